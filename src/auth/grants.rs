@@ -1,0 +1,179 @@
+//! What a token lets its bearer do, in rooms that match a pattern.
+
+use std::collections::BTreeMap;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::protocol::{MAX_ROOM_BYTES, RoomName};
+
+/// Something that may be done in a room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Permission {
+    /// Enter it.
+    Join,
+    /// Send events to it.
+    Publish,
+}
+
+/// The `grants` claim: patterns of room names, and what is allowed in the rooms that match.
+/// What nothing allows is denied.
+///
+/// In a pattern, `*` stands for any characters, none included; everything else stands for itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Grants(BTreeMap<Pattern, Vec<Permission>>);
+
+/// A pattern of room names. It is never longer than the longest name, which bounds the time that
+/// a match can take.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+struct Pattern(String);
+
+impl Grants {
+    /// Whether this may be done in the room.
+    pub fn allow(&self, permission: Permission, room: &RoomName) -> bool {
+        self.any(permission, |pattern| pattern.matches(room.as_str()))
+    }
+
+    /// Whether this may be done in every room there is, as only the pattern `*` says.
+    pub fn allow_everywhere(&self, permission: Permission) -> bool {
+        self.any(permission, |pattern| pattern.0 == "*")
+    }
+
+    fn any(&self, permission: Permission, matches: impl Fn(&Pattern) -> bool) -> bool {
+        self.0.iter().any(|(pattern, granted)| granted.contains(&permission) && matches(pattern))
+    }
+
+    /// Adds another grant, written as `chat:*=join,publish`.
+    ///
+    /// # Errors
+    /// What is wrong with the text.
+    pub fn add(&mut self, text: &str) -> Result<(), String> {
+        let (pattern, permissions) = text.rsplit_once('=').ok_or("must look like 'chat:*=join,publish'")?;
+        let permissions = permissions.split(',').map(str::parse).collect::<Result<Vec<Permission>, _>>()?;
+        self.0.entry(Pattern::try_from(pattern.to_owned())?).or_default().extend(permissions);
+        Ok(())
+    }
+}
+
+impl FromStr for Permission {
+    type Err = String;
+
+    fn from_str(word: &str) -> Result<Self, String> {
+        match word.trim() {
+            "join" => Ok(Self::Join),
+            "publish" => Ok(Self::Publish),
+            other => Err(format!("`{other}` cannot be granted: it is one of join, publish")),
+        }
+    }
+}
+
+impl TryFrom<String> for Pattern {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        if text.is_empty() || text.len() > MAX_ROOM_BYTES {
+            return Err(format!("a pattern has 1 to {MAX_ROOM_BYTES} bytes"));
+        }
+        Ok(Self(text))
+    }
+}
+
+impl From<Pattern> for String {
+    fn from(pattern: Pattern) -> Self {
+        pattern.0
+    }
+}
+
+impl Pattern {
+    /// Walks both once. After a mismatch only the last star can take one more byte: a star before
+    /// it never needs to, since what stands between them was found as early as possible.
+    fn matches(&self, name: &str) -> bool {
+        let (pattern, name) = (self.0.as_bytes(), name.as_bytes());
+        let (mut p, mut n) = (0, 0);
+        let mut star: Option<(usize, usize)> = None;
+        while let Some(byte) = name.get(n) {
+            match pattern.get(p) {
+                Some(b'*') => {
+                    star = Some((p + 1, n));
+                    p += 1;
+                }
+                Some(expected) if expected == byte => {
+                    p += 1;
+                    n += 1;
+                }
+                _ => match star {
+                    Some((after, taken)) => {
+                        star = Some((after, taken + 1));
+                        p = after;
+                        n = taken + 1;
+                    }
+                    None => return false,
+                },
+            }
+        }
+        pattern.iter().skip(p).all(|&rest| rest == b'*')
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn grants(text: &str) -> Grants {
+        let mut grants = Grants::default();
+        grants.add(text).unwrap();
+        grants
+    }
+
+    #[test]
+    fn a_star_stands_for_any_characters_and_nothing_else_does() {
+        for (pattern, name, expected) in [
+            ("chat:*", "chat:42", true),
+            ("chat:*", "chat:", true),
+            ("chat:*", "chat", false),
+            ("chat:*", "xchat:42", false),
+            ("*", "anything", true),
+            ("chat:42", "chat:42", true),
+            ("chat:42", "chat:421", false),
+            ("org:*:news", "org:a:b:news", true),
+            ("org:*:news", "org:a:newsletter", false),
+            ("*a*b*", "xxaxxbxx", true),
+            ("*a*b*", "xxbxxaxx", false),
+            ("a*a", "a", false),
+            ("a.c", "abc", false),
+            ("[a-z]?", "[a-z]?", true),
+            ("*é", "café", true),
+        ] {
+            assert_eq!(Pattern(pattern.into()).matches(name), expected, "{pattern} {name}");
+        }
+    }
+
+    #[test]
+    fn an_evil_pattern_takes_no_time() {
+        let pattern = Pattern("*a".repeat(127));
+        assert!(!pattern.matches(&"b".repeat(255)));
+        let pattern = Pattern(format!("{}b", "*a".repeat(100)));
+        assert!(!pattern.matches(&"a".repeat(255)));
+    }
+
+    #[test]
+    fn what_is_not_granted_is_denied() {
+        let room: RoomName = "chat:42".parse().unwrap();
+        assert!(!Grants::default().allow(Permission::Join, &room));
+        assert!(grants("chat:*=join").allow(Permission::Join, &room));
+        assert!(!grants("chat:*=join").allow(Permission::Publish, &room));
+        assert!(!grants("chat*=publish").allow_everywhere(Permission::Publish));
+        assert!(grants("*=publish").allow_everywhere(Permission::Publish));
+    }
+
+    #[test]
+    fn a_grant_on_the_command_line_is_refused_in_words() {
+        let refuse = |text: &str| Grants::default().add(text).unwrap_err();
+        assert_eq!(refuse("chat:*"), "must look like 'chat:*=join,publish'");
+        assert_eq!(refuse("chat:*=jion"), "`jion` cannot be granted: it is one of join, publish");
+        assert_eq!(refuse("=join"), "a pattern has 1 to 255 bytes");
+    }
+}

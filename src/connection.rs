@@ -1,0 +1,91 @@
+//! The public door: browsers and other clients, each on a WebSocket.
+
+mod session;
+mod socket;
+mod upgrade;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::HeaderMap;
+use axum::http::header::HOST;
+use axum::response::{Html, IntoResponse, Response};
+use axum::routing::get;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::auth::Verifier;
+use crate::config::Config;
+use crate::hub::Hub;
+use crate::protocol::{ErrorCode, Problem};
+
+pub use socket::{Ended, Message, Socket};
+pub use upgrade::Upgrade;
+
+/// What every connection needs: shared by all of them.
+pub struct Door {
+    /// What is allowed.
+    pub config: Config,
+    /// Who is where.
+    pub hub: Arc<Hub>,
+    /// Turns tokens into identities.
+    pub verifier: Verifier,
+    /// Set when the gateway stops.
+    pub stopping: CancellationToken,
+    /// Counts the tasks of connections, so that a stop can wait for them.
+    pub tasks: TaskTracker,
+}
+
+/// The routes of the public listener.
+pub fn routes(door: Arc<Door>) -> Router {
+    let mut routes = Router::new()
+        .route("/ws", get(connect))
+        .route("/health", get(|| async { "ok\n" }))
+        .route("/client.js", get(client));
+    if door.config.page.is_some() {
+        routes = routes.route("/", get(page));
+    }
+    routes
+        .method_not_allowed_fallback(|| async {
+            Problem::new(ErrorCode::MethodNotAllowed, "only GET is answered here")
+        })
+        .fallback(|| async { Problem::new(ErrorCode::NotFound, "there is nothing here; WebSockets connect to /ws") })
+        .with_state(door)
+}
+
+/// Upgrades to a WebSocket, whatever its token is worth: a browser cannot read the answer to an
+/// upgrade that fails, but it can read a close code.
+async fn connect(State(door): State<Arc<Door>>, request: Request) -> Response {
+    let token = token_in_query(request.uri().query().unwrap_or_default());
+    let upgrade = match Upgrade::accept(request) {
+        Ok(upgrade) => upgrade,
+        Err(problem) => return problem.into_response(),
+    };
+    let limits = door.config.limits.clone();
+    let clock = door.config.clock.clone();
+    let tasks = door.tasks.clone();
+    upgrade.on(&tasks, limits, clock, move |socket| session::serve(socket, door, token))
+}
+
+/// The token of `?token=…`. The query is looked at here and nowhere else, and is never logged.
+fn token_in_query(query: &str) -> Option<String> {
+    let mut pairs = form_urlencoded::parse(query.as_bytes());
+    pairs.find(|(name, _)| name == "token").map(|(_, token)| token.into_owned())
+}
+
+/// The configured page, which may hold tokens. It is shown under a name of this machine only: a
+/// stranger's name that resolves to this machine would let the stranger's own page read it.
+async fn page(State(door): State<Arc<Door>>, headers: HeaderMap) -> Response {
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let name = host.rsplit_once(':').filter(|(_, port)| !port.contains(']')).map_or(host, |(name, _)| name);
+    match &door.config.page {
+        Some(page) if matches!(name, "localhost" | "127.0.0.1" | "[::1]") => Html(page.clone()).into_response(),
+        _ => Problem::new(ErrorCode::NotFound, "the page is at http://localhost only").into_response(),
+    }
+}
+
+/// The JavaScript client, as a module.
+async fn client() -> impl IntoResponse {
+    ([("content-type", "text/javascript; charset=utf-8")], include_str!("../client-js/wsgate.js"))
+}

@@ -1,0 +1,329 @@
+//! What the frames of one connection mean: proof of identity first, then requests, until it ends.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpStream;
+
+use crate::auth::{Identity, Permission};
+use crate::hub::{Event, JoinError, Member, Membership};
+use crate::protocol::{
+    Action, Bounds, Close, CloseCode, ConnectionId, ErrorCode, Frame, Publication, Refusal, Request, RequestId,
+    Response, RoomName, Target,
+};
+
+use super::Door;
+use super::socket::{Ended, Message, Socket};
+
+/// What a first frame may have beside its token.
+const AUTH_FRAME_BYTES: usize = 512;
+/// The longest time between two looks at the system's clock, which may be set.
+const LOOK_INTERVAL: Duration = Duration::from_secs(60);
+
+/// A connection that has proven who it is. Dropping it leaves the hub.
+struct Session {
+    door: Arc<Door>,
+    membership: Membership,
+    identity: Identity,
+    /// When the client is to be told that its token ends, as the time since the Unix epoch; none
+    /// once it has been.
+    warn_at: Option<Duration>,
+    /// When to look at the clock next, for the warning or the end.
+    look_at: Instant,
+    bad_frames: usize,
+}
+
+/// Serves one connection from the upgrade to its last byte.
+pub(super) async fn serve(mut socket: Socket<TcpStream>, door: Arc<Door>, token: Option<String>) {
+    let ended = match enter(&mut socket, door, token).await {
+        Ok(mut session) => session.run(&mut socket).await,
+        Err(ended) => ended,
+    };
+    let announcement = match &ended {
+        Ended::ByUs(close) => {
+            tracing::debug!(code = close.code.number(), reason = %close.reason, "closing a connection");
+            Some(close.announcement())
+        }
+        Ended::ByPeer | Ended::Lost => None,
+    };
+    socket.end(ended, announcement).await;
+}
+
+/// Waits for proof of identity and lets the connection in.
+async fn enter(socket: &mut Socket<TcpStream>, door: Arc<Door>, token: Option<String>) -> Result<Session, Ended> {
+    let id = ConnectionId::random().map_err(|error| {
+        tracing::error!(%error, "no randomness for a connection's id");
+        Close::new(CloseCode::InternalError, "something went wrong here")
+    })?;
+    if let Some(token) = token {
+        let identity = verify(&door, &token)?;
+        return Ok(Session::enter(socket, door, id, identity, None));
+    }
+    socket.set_max_message_bytes(door.config.limits.max_token_bytes + AUTH_FRAME_BYTES);
+    let first = tokio::select! {
+        biased;
+        () = door.stopping.cancelled() => Err(door.hub.restarting(id).into()),
+        first = first_message(socket, &door) => first,
+    }?;
+    socket.set_max_message_bytes(door.config.limits.max_message_bytes);
+    let (identity, answer_to) = prove(&door, text_of(&first)?)?;
+    Ok(Session::enter(socket, door, id, identity, answer_to))
+}
+
+/// Waits for the first message, within a time limit that no ping and no part of a frame extends.
+async fn first_message(socket: &mut Socket<TcpStream>, door: &Door) -> Result<Message, Ended> {
+    let clock = &door.config.clock;
+    let deadline = clock.now() + door.config.limits.auth_timeout;
+    loop {
+        match socket.receive(deadline).await? {
+            Some(message) => return Ok(message),
+            None if clock.now() < deadline => {}
+            None => {
+                let reason = "no token came in time: send it in the first frame, or use ?token=";
+                return Err(Close::new(CloseCode::AuthTimeout, reason).into());
+            }
+        }
+    }
+}
+
+/// The identity that the first frame proves, and the id under which that is to be answered.
+fn prove<'a>(door: &Door, first: &'a str) -> Result<(Identity, Option<RequestId<'a>>), Close> {
+    match Request::parse(first, bounds(door)) {
+        Ok(Request { action: Action::Auth { token }, id }) => Ok((verify(door, &token)?, id)),
+        Ok(_) => Err(Close::new(CloseCode::TokenRefused, "no token: the first frame must be auth, or use ?token=")),
+        Err((_, refusal)) => Err(Close::new(CloseCode::BadFrame, refusal.message)),
+    }
+}
+
+fn verify(door: &Door, token: &str) -> Result<Identity, Close> {
+    door.verifier.verify(token, door.config.clock.unix()).map_err(|error| {
+        tracing::info!(%error, "a token was refused");
+        Close::new(CloseCode::TokenRefused, error.to_string())
+    })
+}
+
+fn bounds(door: &Door) -> Bounds {
+    Bounds { max_depth: door.config.limits.max_depth, max_targets: door.config.limits.max_targets }
+}
+
+fn text_of(message: &Message) -> Result<&str, Close> {
+    match message {
+        Message::Text(text) => Ok(text),
+        Message::Binary(_) => Err(Close::new(CloseCode::UnsupportedData, "only text is spoken here, not binary")),
+    }
+}
+
+impl Session {
+    /// Lets a connection in: the welcome is the first thing that it hears.
+    fn enter(
+        socket: &Socket<TcpStream>,
+        door: Arc<Door>,
+        id: ConnectionId,
+        identity: Identity,
+        answer_to: Option<RequestId<'_>>,
+    ) -> Self {
+        let outbox = Arc::clone(socket.outbox());
+        let (expires_at, expires_in) = expiry(&identity, &door);
+        let rooms = [RoomName::personal(&identity.user)];
+        let user = &identity.user;
+        outbox.push(Response::Welcome { connection: id, user, expires_at, expires_in, rooms: &rooms }.frame());
+        if answer_to.is_some() {
+            outbox.push(Response::renewed(answer_to, expires_at, expires_in).frame());
+        }
+        let membership = door.hub.enter(id, identity.user.clone(), outbox);
+        let look_at = door.config.clock.now();
+        let mut session = Self { door, membership, identity, warn_at: None, look_at, bad_frames: 0 };
+        session.plan_warning();
+        session
+    }
+
+    /// Acts on what the client sends until one of the two has had enough.
+    async fn run(&mut self, socket: &mut Socket<TcpStream>) -> Ended {
+        loop {
+            let acted = match socket.receive(self.look_at).await {
+                Ok(Some(message)) => self.hear(&message),
+                Ok(None) => self.look_at_clock(),
+                Err(ended) => return ended,
+            };
+            if let Err(close) = acted {
+                return close.into();
+            }
+        }
+    }
+
+    /// Acts on one message, unless the token has ended.
+    fn hear(&mut self, message: &Message) -> Result<(), Close> {
+        self.check_expiry()?;
+        match Request::parse(text_of(message)?, bounds(&self.door)) {
+            Ok(Request { id, action }) => self.act(id, action).or_else(|refusal| self.refuse(id, &refusal)),
+            Err((id, refusal)) => self.refuse(id, &refusal),
+        }
+    }
+
+    fn act(&mut self, id: Option<RequestId<'_>>, action: Action<'_>) -> Result<(), Refusal> {
+        match action {
+            Action::Auth { token } => self.renew(id, &token),
+            Action::Join { room } => self.join(id, &room),
+            Action::Leave { room } => self.leave(id, &room),
+            Action::Publish(publication) => self.publish(id, &publication),
+            Action::Ping => {
+                self.say(&Response::done(id));
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes another token of the same user in place of the one that the connection has.
+    fn renew(&mut self, id: Option<RequestId<'_>>, token: &str) -> Result<(), Refusal> {
+        let identity = verify(&self.door, token)
+            .map_err(|close| Refusal::of(ErrorCode::TokenRefused, "token", close.reason.into_owned()))?;
+        if identity.user != self.identity.user {
+            let message = format!("this token is not of {}: open another connection for it", self.identity.user);
+            return Err(Refusal::of(ErrorCode::WrongUser, "token", message));
+        }
+        self.identity = identity;
+        self.plan_warning();
+        if id.is_some() {
+            let (expires_at, expires_in) = expiry(&self.identity, &self.door);
+            self.say(&Response::renewed(id, expires_at, expires_in));
+        }
+        Ok(())
+    }
+
+    fn join(&self, id: Option<RequestId<'_>>, room: &RoomName) -> Result<(), Refusal> {
+        let may_enter = !room.is_personal() && self.identity.grants.allow(Permission::Join, room);
+        if !may_enter && !self.member().is_in(room) {
+            return Err(self.forbidden("room", "join", room));
+        }
+        match self.membership.hub().join(self.member(), room, answer_about(id, room)) {
+            Ok(true) => Ok(()),
+            Ok(false) => {
+                if id.is_some() {
+                    self.say(&Response::room(id, room));
+                }
+                Ok(())
+            }
+            Err(error @ JoinError::TooManyRooms(_)) => {
+                Err(Refusal::of(ErrorCode::TooManyRooms, "room", error.to_string()))
+            }
+            Err(error @ JoinError::Gone) => Err(Refusal::of(ErrorCode::NotJoined, "room", error.to_string())),
+        }
+    }
+
+    fn leave(&self, id: Option<RequestId<'_>>, room: &RoomName) -> Result<(), Refusal> {
+        if room.is_personal() {
+            return Err(Refusal::of(ErrorCode::Forbidden, "room", "a personal room cannot be left"));
+        }
+        if !self.membership.hub().leave(self.member(), room, answer_about(id, room)) {
+            return Err(not_joined("room", room));
+        }
+        Ok(())
+    }
+
+    fn publish(&self, id: Option<RequestId<'_>>, publication: &Publication<'_>) -> Result<(), Refusal> {
+        self.may_publish(&publication.to)?;
+        let event = Event {
+            to: &publication.to,
+            except: &Target { itself: !publication.echo, ..Target::default() },
+            name: &publication.event,
+            from: Some(&self.identity.user),
+            data: publication.data,
+        };
+        self.membership.hub().publish(&event, Some(self.member()));
+        if id.is_some() {
+            self.say(&Response::done(id));
+        }
+        Ok(())
+    }
+
+    /// All that a target names must be allowed, or nothing is sent.
+    fn may_publish(&self, to: &Target) -> Result<(), Refusal> {
+        let grants = &self.identity.grants;
+        if to.all && !grants.allow_everywhere(Permission::Publish) {
+            let message = "publishing to all needs a grant to publish in `*`";
+            return Err(Refusal::of(ErrorCode::Forbidden, "to.all", message));
+        }
+        for room in &to.rooms {
+            if !grants.allow(Permission::Publish, room) {
+                return Err(self.forbidden("to", "publish", room));
+            }
+            if !room.is_personal() && !self.member().is_in(room) {
+                return Err(not_joined("to", room));
+            }
+        }
+        Ok(())
+    }
+
+    /// Answers what is not done. Only so many frames that make no sense are answered.
+    fn refuse(&mut self, id: Option<RequestId<'_>>, refusal: &Refusal) -> Result<(), Close> {
+        self.say(&Response::refused(id, refusal));
+        self.bad_frames += usize::from(refusal.code.is_malformed());
+        if self.bad_frames > self.door.config.limits.max_bad_frames {
+            let reason = format!("too many frames made no sense, the last because {}", refusal.message);
+            return Err(Close::new(CloseCode::BadFrame, reason));
+        }
+        Ok(())
+    }
+
+    /// Plans the warning of a token that is new here. A short-lived token is warned of when half of
+    /// its time is left, so that a client that renews when it is warned never does so in a loop.
+    fn plan_warning(&mut self) {
+        let now = self.door.config.clock.unix();
+        let left = self.identity.expires_at.saturating_sub(now);
+        let warning = self.door.config.limits.expiry_warning.min(left / 2);
+        self.warn_at = (!warning.is_zero()).then(|| self.identity.expires_at.saturating_sub(warning));
+        self.plan_look(now);
+    }
+
+    fn plan_look(&mut self, now: Duration) {
+        let next = self.warn_at.unwrap_or(self.identity.expires_at);
+        self.look_at = self.door.config.clock.now() + next.saturating_sub(now).min(LOOK_INTERVAL);
+    }
+
+    fn look_at_clock(&mut self) -> Result<(), Close> {
+        self.check_expiry()?;
+        let now = self.door.config.clock.unix();
+        if self.warn_at.is_some_and(|warn_at| now >= warn_at) {
+            self.warn_at = None;
+            let left = self.identity.expires_at.saturating_sub(now);
+            self.say(&Response::Expiring { seconds: left.as_secs() });
+        }
+        self.plan_look(now);
+        Ok(())
+    }
+
+    fn check_expiry(&self) -> Result<(), Close> {
+        if self.door.config.clock.unix() < self.identity.expires_at {
+            return Ok(());
+        }
+        Err(Close::new(CloseCode::TokenRefused, "the token has expired"))
+    }
+
+    fn say(&self, response: &Response<'_>) {
+        // If it does not fit, the outbox has kept the reason, and the connection ends.
+        self.member().outbox().push(response.frame());
+    }
+
+    fn member(&self) -> &Arc<Member> {
+        self.membership.member()
+    }
+
+    fn forbidden(&self, field: &'static str, what: &str, room: &RoomName) -> Refusal {
+        let message = format!("the token of {} has no grant to {what} {room}", self.identity.user);
+        Refusal::of(ErrorCode::Forbidden, field, message)
+    }
+}
+
+fn not_joined(field: &'static str, room: &RoomName) -> Refusal {
+    Refusal::of(ErrorCode::NotJoined, field, format!("this connection is not in {room}"))
+}
+
+fn answer_about(id: Option<RequestId<'_>>, room: &RoomName) -> Option<Frame> {
+    id.is_some().then(|| Response::room(id, room).frame())
+}
+
+/// When a token ends, in Unix seconds, and in how many seconds that is.
+fn expiry(identity: &Identity, door: &Door) -> (u64, u64) {
+    let left = identity.expires_at.saturating_sub(door.config.clock.unix());
+    (identity.expires_at.as_secs(), left.as_secs())
+}

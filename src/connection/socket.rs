@@ -1,0 +1,411 @@
+//! One WebSocket: reading, writing, liveness and the way it ends. Knows nothing of JSON or tokens.
+//!
+//! tungstenite decodes, and answers pings and Closes; all it writes goes into the outbox, as what
+//! others write does. So there is one writer, whole frames only, and one bound on what waits.
+
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
+use std::io::{self, IoSlice, Read, Write};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_tungstenite::tungstenite::{Message as Decoded, Utf8Bytes};
+use tokio_tungstenite::tungstenite::error::{CapacityError, Error, ProtocolError};
+use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
+
+use crate::clock::Clock;
+use crate::config::Limits;
+use crate::hub::Outbox;
+use crate::protocol::{Close, CloseCode, Frame};
+
+/// What is read at once. tungstenite takes this much per connection for as long as it lives:
+/// 128 KiB by default, which would be 1.3 GB for 10,000 idle connections.
+const READ_BUFFER_BYTES: usize = 4 * 1024;
+/// Frames that are handled before what they caused is written: a batch of answers is one write,
+/// and a client that never stops sending still gets them.
+const FRAMES_BETWEEN_WRITES: usize = 32;
+/// Frames that one system call writes.
+const FRAMES_PER_WRITE: usize = 64;
+/// An idle queue keeps no more room than this, in frames.
+const KEPT_CAPACITY: usize = 16;
+
+/// One WebSocket of a client, after the upgrade.
+pub struct Socket<S> {
+    stream: S,
+    codec: WebSocketContext,
+    outbox: Arc<Outbox>,
+    /// Taken from the outbox, and on its way out.
+    writing: VecDeque<Bytes>,
+    /// How much of the first of these is written already.
+    written: usize,
+    frames_since_write: usize,
+    liveness: Liveness,
+    alarm: Alarm,
+    limits: Limits,
+    clock: Clock,
+}
+
+/// A message of a client. It shares the socket's read buffer: whoever keeps it keeps that.
+#[derive(Debug)]
+pub enum Message {
+    /// Text, which is UTF-8.
+    Text(Utf8Bytes),
+    /// Binary.
+    Binary(Bytes),
+}
+
+/// Why there will be no more messages.
+#[derive(Debug)]
+pub enum Ended {
+    /// The client has closed. Its Close is answered already.
+    ByPeer,
+    /// The client is to be closed.
+    ByUs(Close),
+    /// The connection broke.
+    Lost,
+}
+
+impl From<Close> for Ended {
+    fn from(close: Close) -> Self {
+        Self::ByUs(close)
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
+    /// A server's socket over a stream that has been upgraded. `read_ahead` is what was read of it
+    /// beyond the upgrade.
+    pub fn new(stream: S, read_ahead: &[u8], limits: &Limits, clock: Clock) -> Self {
+        let config = WebSocketConfig::default()
+            .read_buffer_size(READ_BUFFER_BYTES)
+            .write_buffer_size(0)
+            .max_message_size(Some(limits.max_message_bytes))
+            .max_frame_size(Some(limits.max_message_bytes));
+        Self {
+            stream,
+            codec: WebSocketContext::from_partially_read(read_ahead.to_vec(), Role::Server, Some(config)),
+            outbox: Arc::new(Outbox::new(limits.max_outbox_bytes)),
+            writing: VecDeque::new(),
+            written: 0,
+            frames_since_write: 0,
+            liveness: Liveness { heard: clock.now(), pinged: None },
+            alarm: Alarm::default(),
+            limits: limits.clone(),
+            clock,
+        }
+    }
+
+    /// What waits to be written to this socket; whoever has it can add to it.
+    pub fn outbox(&self) -> &Arc<Outbox> {
+        &self.outbox
+    }
+
+    /// Changes how large a message may be, from the next frame on.
+    pub fn set_max_message_bytes(&mut self, max: usize) {
+        self.codec.set_config(|config| {
+            config.max_message_size = Some(max);
+            config.max_frame_size = Some(max);
+        });
+    }
+
+    /// The next message; `None` when the deadline has come first, or has been checked: it may be
+    /// early, so that whoever gave it looks at the clock. Meanwhile the outbox is written, and the
+    /// peer is pinged when it has been silent.
+    ///
+    /// # Errors
+    /// The reason why there will be no more messages; then [`Socket::end`] is what is left to do.
+    pub async fn receive(&mut self, deadline: Instant) -> Result<Option<Message>, Ended> {
+        poll_fn(|cx| self.poll_receive(cx, deadline)).await
+    }
+
+    /// Ends the connection so that the peer learns why: writes what waits, then `announcement` and
+    /// a Close where the end is ours, then ends its half of TCP and reads on, unheard, until the
+    /// peer ends the other. Closing with unread bytes would reset the connection, and the code
+    /// would be lost. All of it is bounded in time and bytes.
+    pub async fn end(mut self, ended: Ended, announcement: Option<Frame>) {
+        let last = match ended {
+            Ended::Lost => return,
+            Ended::ByPeer => Vec::new(),
+            Ended::ByUs(close) => {
+                if close.code == CloseCode::TooSlow {
+                    self.drop_unwritten();
+                }
+                announcement.into_iter().chain([close.frame()]).collect()
+            }
+        };
+        self.outbox.seal(last);
+        let (limit, clock) = (self.limits.close_timeout, self.clock.clone());
+        let mut linger = Linger { left: self.limits.max_linger_bytes, peer_done: false, written: false };
+        let ending = poll_fn(|cx| self.poll_end(cx, &mut linger));
+        if clock.timeout(limit, ending).await.is_none() {
+            tracing::debug!("a peer did not end its connection in time");
+        }
+    }
+
+    fn poll_receive(&mut self, cx: &mut Context<'_>, deadline: Instant) -> Poll<Result<Option<Message>, Ended>> {
+        self.outbox.register(cx.waker());
+        if let Some(close) = self.outbox.close_reason() {
+            return Poll::Ready(Err(Ended::ByUs(close)));
+        }
+        loop {
+            if self.frames_since_write >= FRAMES_BETWEEN_WRITES
+                && let Poll::Ready(Err(_)) = self.poll_write(cx)
+            {
+                return Poll::Ready(Err(Ended::Lost));
+            }
+            let Poll::Ready(read) = self.poll_read(cx) else { break };
+            self.frames_since_write += 1;
+            if let Some(message) = read? {
+                return Poll::Ready(Ok(Some(message)));
+            }
+        }
+        // Reading may have put pongs into the outbox, or overfilled it with them.
+        if let Some(close) = self.outbox.close_reason() {
+            return Poll::Ready(Err(Ended::ByUs(close)));
+        }
+        if let Poll::Ready(Err(_)) = self.poll_write(cx) {
+            return Poll::Ready(Err(Ended::Lost));
+        }
+        self.poll_time(cx, deadline)
+    }
+
+    /// Reads one message, or one control frame, which is dealt with here.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Message>, Ended>> {
+        let mut duplex = Duplex { stream: &mut self.stream, outbox: &self.outbox, cx };
+        let decoded = match self.codec.read(&mut duplex) {
+            Ok(decoded) => decoded,
+            Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
+            Err(error) => return Poll::Ready(Err(ended(&error))),
+        };
+        self.liveness.hear(self.clock.now());
+        Poll::Ready(match decoded {
+            Decoded::Text(text) => Ok(Some(Message::Text(text))),
+            Decoded::Binary(bytes) => Ok(Some(Message::Binary(bytes))),
+            Decoded::Ping(_) | Decoded::Pong(_) | Decoded::Frame(_) => Ok(None),
+            Decoded::Close(_) => {
+                // The answer is ready. That it was written is reported as the end of the connection.
+                let _closed = self.codec.flush(&mut duplex);
+                Err(Ended::ByPeer)
+            }
+        })
+    }
+
+    /// Writes what waits. Ready when nothing does.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.frames_since_write = 0;
+        loop {
+            if self.writing.is_empty() {
+                if self.writing.capacity() > KEPT_CAPACITY {
+                    self.writing = VecDeque::new();
+                }
+                self.outbox.take(&mut self.writing);
+                if self.writing.is_empty() {
+                    return Pin::new(&mut self.stream).poll_flush(cx);
+                }
+            }
+            let mut slices = [IoSlice::new(&[]); FRAMES_PER_WRITE];
+            let count = fill(&mut slices, &self.writing, self.written);
+            let slices = slices.get(..count).unwrap_or_default();
+            let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, slices))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.account(written);
+        }
+    }
+
+    /// Lets go of the frames that have been written whole.
+    fn account(&mut self, written: usize) {
+        self.written += written;
+        while let Some(frame) = self.writing.front()
+            && self.written >= frame.len()
+        {
+            self.written -= frame.len();
+            self.outbox.written(frame.len());
+            self.writing.pop_front();
+        }
+    }
+
+    /// Drops what a slow reader has not been sent, but for the rest of a frame it has a part of.
+    fn drop_unwritten(&mut self) {
+        let begun = usize::from(self.written > 0);
+        for frame in self.writing.drain(begun.min(self.writing.len())..) {
+            self.outbox.written(frame.len());
+        }
+    }
+
+    /// Waits for the deadline, or for the time to ping or to give up.
+    fn poll_time(&mut self, cx: &mut Context<'_>, deadline: Instant) -> Poll<Result<Option<Message>, Ended>> {
+        loop {
+            let due = self.liveness.due(&self.limits);
+            ready!(self.alarm.poll(cx, &self.clock, due.min(deadline)));
+            let now = self.clock.now();
+            if now >= due {
+                if self.liveness.pinged.is_some() {
+                    let close = Close::new(CloseCode::NoPong, "this client no longer answers pings");
+                    return Poll::Ready(Err(Ended::ByUs(close)));
+                }
+                self.liveness.pinged = Some(now);
+                self.outbox.push(Frame::ping());
+            }
+            if now >= deadline {
+                return Poll::Ready(Ok(None));
+            }
+            if let Poll::Ready(Err(_)) = self.poll_write(cx) {
+                return Poll::Ready(Err(Ended::Lost));
+            }
+        }
+    }
+
+    fn poll_end(&mut self, cx: &mut Context<'_>, linger: &mut Linger) -> Poll<()> {
+        // Read even while writing: a peer that is stuck in writing to us reads nothing.
+        while !linger.peer_done {
+            let mut space = [0; 4096];
+            let mut buffer = ReadBuf::new(&mut space);
+            match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
+                Poll::Ready(Ok(())) => linger.read(buffer.filled().len()),
+                Poll::Ready(Err(_)) => return Poll::Ready(()),
+                Poll::Pending => break,
+            }
+        }
+        if !linger.written {
+            if ready!(self.poll_write(cx)).is_err() {
+                return Poll::Ready(());
+            }
+            if ready!(Pin::new(&mut self.stream).poll_shutdown(cx)).is_err() {
+                return Poll::Ready(());
+            }
+            linger.written = true;
+        }
+        if linger.peer_done { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
+/// Points slices at the frames, but for what is written of the first, and says how many it took.
+fn fill<'a>(slices: &mut [IoSlice<'a>], frames: &'a VecDeque<Bytes>, written: usize) -> usize {
+    let mut skip = written;
+    let mut count = 0;
+    for (slice, frame) in slices.iter_mut().zip(frames) {
+        *slice = IoSlice::new(frame.get(skip..).unwrap_or_default());
+        skip = 0;
+        count += 1;
+    }
+    count
+}
+
+/// How far the end of a connection has come.
+struct Linger {
+    /// Bytes that the peer may still send.
+    left: usize,
+    /// The peer has ended its half, or has sent too much.
+    peer_done: bool,
+    /// All is written, and our half is ended.
+    written: bool,
+}
+
+impl Linger {
+    fn read(&mut self, bytes: usize) {
+        self.peer_done = bytes == 0 || bytes > self.left;
+        self.left = self.left.saturating_sub(bytes);
+    }
+}
+
+/// When the peer was last heard, and whether it has been asked since.
+struct Liveness {
+    heard: Instant,
+    pinged: Option<Instant>,
+}
+
+impl Liveness {
+    fn hear(&mut self, now: Instant) {
+        self.heard = now;
+        self.pinged = None;
+    }
+
+    /// When the peer is to be pinged or, if it has been, given up.
+    fn due(&self, limits: &Limits) -> Instant {
+        match self.pinged {
+            None => self.heard + limits.ping_interval,
+            Some(pinged) => pinged + limits.pong_timeout,
+        }
+    }
+}
+
+/// Wakes a task at a time, or earlier: a time that moves away leaves the timer as it is.
+#[derive(Default)]
+struct Alarm(Option<(Instant, Pin<Box<dyn Future<Output = ()> + Send>>)>);
+
+impl Alarm {
+    /// Ready once `at` has come.
+    fn poll(&mut self, cx: &mut Context<'_>, clock: &Clock, at: Instant) -> Poll<()> {
+        loop {
+            match &mut self.0 {
+                Some((set, timer)) if *set <= at => {
+                    let set = *set;
+                    ready!(timer.as_mut().poll(cx));
+                    self.0 = None;
+                    if set == at {
+                        return Poll::Ready(());
+                    }
+                }
+                _ => {
+                    let clock = clock.clone();
+                    self.0 = Some((at, Box::pin(async move { clock.sleep_until(at).await })));
+                }
+            }
+        }
+    }
+}
+
+/// What tungstenite reads from and writes to: the stream, and the outbox.
+struct Duplex<'a, 'b, S> {
+    stream: &'a mut S,
+    outbox: &'a Outbox,
+    cx: &'a mut Context<'b>,
+}
+
+impl<S: AsyncRead + Unpin> Read for Duplex<'_, '_, S> {
+    fn read(&mut self, space: &mut [u8]) -> io::Result<usize> {
+        let mut buffer = ReadBuf::new(space);
+        match Pin::new(&mut *self.stream).poll_read(self.cx, &mut buffer) {
+            Poll::Ready(result) => result.map(|()| buffer.filled().len()),
+            Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+}
+
+impl<S> Write for Duplex<'_, '_, S> {
+    /// tungstenite writes a frame in one piece, as long as it is not refused a part of it.
+    fn write(&mut self, frame: &[u8]) -> io::Result<usize> {
+        // If it does not fit, the outbox has kept the reason, and the connection ends.
+        self.outbox.push(Frame::whole(Bytes::copy_from_slice(frame)));
+        Ok(frame.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// What a client is told of an error that tungstenite has found. It sends nothing itself.
+fn ended(error: &Error) -> Ended {
+    let close = match error {
+        Error::Capacity(CapacityError::MessageTooLong { max_size, .. }) => {
+            Close::new(CloseCode::MessageTooBig, format!("a message may have {max_size} bytes at most"))
+        }
+        Error::Utf8(_) => Close::new(CloseCode::InvalidText, "text must be UTF-8"),
+        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => {
+            Close::new(CloseCode::ProtocolError, "the connection ended without a Close")
+        }
+        Error::Protocol(broken) => Close::new(CloseCode::ProtocolError, broken.to_string()),
+        Error::ConnectionClosed | Error::AlreadyClosed | Error::Io(_) => return Ended::Lost,
+        other => {
+            tracing::error!(error = %other, "an error that cannot happen on an upgraded connection");
+            Close::new(CloseCode::InternalError, "something went wrong here")
+        }
+    };
+    Ended::ByUs(close)
+}

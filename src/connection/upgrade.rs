@@ -1,0 +1,121 @@
+//! From an HTTP request to a WebSocket (RFC 6455, 4.2).
+
+use std::future::Future;
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL};
+use axum::http::header::{HeaderName, HeaderValue, SEC_WEBSOCKET_VERSION, UPGRADE};
+use axum::http::{HeaderMap, StatusCode, Version};
+use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_util::task::TaskTracker;
+
+use crate::clock::Clock;
+use crate::config::Limits;
+use crate::protocol::{ErrorCode, Problem};
+
+use super::socket::Socket;
+
+/// The subprotocol that clients may ask for. None is needed; but a browser that asks for one and
+/// is answered none gives up.
+const SUBPROTOCOL: &str = "wsgate.v1";
+
+/// A request that may become a WebSocket.
+pub struct Upgrade {
+    accept: HeaderValue,
+    subprotocol: bool,
+    upgraded: OnUpgrade,
+}
+
+impl Upgrade {
+    /// Checks that a request asks for a WebSocket, and asks rightly.
+    ///
+    /// # Errors
+    /// The HTTP answer for one that does not: 426 where the WebSocket or its version is missing,
+    /// 400 where the request breaks the RFC.
+    pub fn accept(request: Request) -> Result<Self, Problem> {
+        let headers = request.headers();
+        if !has_token(headers, &UPGRADE, "websocket") || !has_token(headers, &CONNECTION, "upgrade") {
+            let detail = "this is a WebSocket endpoint: connect with new WebSocket(url) or websocat";
+            return Err(Problem::new(ErrorCode::UpgradeRequired, detail)
+                .header(UPGRADE, "websocket")
+                .header(CONNECTION, "upgrade"));
+        }
+        if request.version() != Version::HTTP_11 {
+            return Err(Problem::new(ErrorCode::BadUpgrade, "a WebSocket upgrade needs HTTP/1.1"));
+        }
+        if only(headers, &SEC_WEBSOCKET_VERSION)?.as_bytes() != b"13" {
+            return Err(Problem::new(ErrorCode::UpgradeRequired, "only version 13 of WebSocket is spoken here")
+                .header(SEC_WEBSOCKET_VERSION, "13"));
+        }
+        let key = only(headers, &SEC_WEBSOCKET_KEY)?;
+        if BASE64_STANDARD.decode(key).map_or(0, |nonce| nonce.len()) != 16 {
+            return Err(Problem::new(ErrorCode::BadUpgrade, "Sec-WebSocket-Key must be 16 bytes in base64"));
+        }
+        let accept = HeaderValue::try_from(derive_accept_key(key.as_bytes()))
+            .map_err(|_| Problem::new(ErrorCode::BadUpgrade, "Sec-WebSocket-Key cannot be answered"))?;
+        let subprotocol = has_token(headers, &SEC_WEBSOCKET_PROTOCOL, SUBPROTOCOL);
+        let Some(upgraded) = request.into_parts().0.extensions.remove::<OnUpgrade>() else {
+            return Err(Problem::new(ErrorCode::BadUpgrade, "this connection cannot be upgraded"));
+        };
+        Ok(Self { accept, subprotocol, upgraded })
+    }
+
+    /// Answers 101, and runs a task with the socket once the answer has been sent. The task holds
+    /// nothing of HTTP any more.
+    pub fn on<F, Task>(self, tasks: &TaskTracker, limits: Limits, clock: Clock, serve: F) -> Response
+    where
+        F: FnOnce(Socket<TcpStream>) -> Task + Send + 'static,
+        Task: Future<Output = ()> + Send,
+    {
+        let upgraded = self.upgraded;
+        tasks.spawn(async move {
+            // An error here means that the client went away before it was answered.
+            let Ok(upgraded) = upgraded.await else { return };
+            let Some((stream, read_ahead)) = into_tcp(upgraded) else { return };
+            serve(Socket::new(stream, &read_ahead, &limits, clock)).await;
+        });
+        let mut response = (StatusCode::SWITCHING_PROTOCOLS, Body::empty()).into_response();
+        let headers = response.headers_mut();
+        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+        headers.insert(SEC_WEBSOCKET_ACCEPT, self.accept);
+        if self.subprotocol {
+            headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
+        }
+        response
+    }
+}
+
+/// The TCP stream under an upgraded connection, and what hyper has read of it beyond the request.
+fn into_tcp(upgraded: Upgraded) -> Option<(TcpStream, Vec<u8>)> {
+    match upgraded.downcast::<TokioIo<TcpStream>>() {
+        Ok(parts) => Some((parts.io.into_inner(), parts.read_buf.to_vec())),
+        Err(_) => {
+            tracing::error!("an upgraded connection is not the TCP stream that it was");
+            None
+        }
+    }
+}
+
+/// Whether a list header has a word in it, in any case.
+fn has_token(headers: &HeaderMap, name: &HeaderName, word: &str) -> bool {
+    let lists = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
+    lists.flat_map(|list| list.split(',')).any(|item| item.trim().eq_ignore_ascii_case(word))
+}
+
+/// A header that must be there once.
+fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<&'a HeaderValue, Problem> {
+    let mut values = headers.get_all(name).into_iter();
+    match (values.next(), values.next()) {
+        (Some(value), None) => Ok(value),
+        (None, _) => Err(Problem::new(ErrorCode::BadUpgrade, format!("the header {name} is missing"))),
+        (Some(_), Some(_)) => Err(Problem::new(ErrorCode::BadUpgrade, format!("the header {name} stands there twice"))),
+    }
+}

@@ -1,0 +1,20 @@
+//! The wire vocabulary: names, frames, errors and close codes. `protocol.md` is its contract.
+//!
+//! Nothing here knows a socket, a token or a member; everything above speaks in these words.
+
+mod close;
+mod fields;
+mod name;
+mod problem;
+mod refusal;
+mod request;
+mod response;
+mod target;
+
+pub use close::{Close, CloseCode, Retry};
+pub use name::{ConnectionId, EventName, MAX_EVENT_BYTES, MAX_ROOM_BYTES, MAX_USER_BYTES, RoomName, UserId};
+pub use problem::Problem;
+pub use refusal::{ErrorCode, Refusal};
+pub use request::{Action, BackendPublish, Bounds, MAX_ID_BYTES, Publication, Request, RequestId, RoomRequest};
+pub use response::{Frame, Response};
+pub use target::Target;

@@ -1,0 +1,76 @@
+//! Refusals over HTTP: problem documents (RFC 9457), the same for both doors.
+
+use axum::http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use super::refusal::{ErrorCode, Refusal};
+
+/// A refusal as an HTTP answer.
+#[derive(Debug)]
+pub struct Problem {
+    refusal: Refusal,
+    headers: HeaderMap,
+}
+
+impl Problem {
+    /// A problem that concerns no single field.
+    pub fn new(code: ErrorCode, detail: impl Into<String>) -> Self {
+        Refusal::new(code, detail).into()
+    }
+
+    /// Adds a header to the answer.
+    #[must_use]
+    pub fn header(mut self, name: HeaderName, value: &'static str) -> Self {
+        self.headers.insert(name, HeaderValue::from_static(value));
+        self
+    }
+
+    /// The status that belongs to the code.
+    fn status(&self) -> StatusCode {
+        match self.refusal.code {
+            ErrorCode::Unauthorized => StatusCode::UNAUTHORIZED,
+            ErrorCode::Forbidden => StatusCode::FORBIDDEN,
+            ErrorCode::NotFound => StatusCode::NOT_FOUND,
+            ErrorCode::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            ErrorCode::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            ErrorCode::BodyIncomplete => StatusCode::REQUEST_TIMEOUT,
+            ErrorCode::UpgradeRequired => StatusCode::UPGRADE_REQUIRED,
+            _ => StatusCode::BAD_REQUEST,
+        }
+    }
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        Self { refusal, headers: HeaderMap::new() }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        /// `type` is left out, which means `about:blank`: the status says what kind of problem it
+        /// is, and `code` says which.
+        #[derive(Serialize)]
+        struct Document<'a> {
+            title: &'a str,
+            status: u16,
+            code: &'a str,
+            detail: &'a str,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            field: Option<&'a str>,
+        }
+        let status = self.status();
+        let document = Document {
+            title: status.canonical_reason().unwrap_or_default(),
+            status: status.as_u16(),
+            code: self.refusal.code.as_str(),
+            detail: &self.refusal.message,
+            field: self.refusal.field.as_deref(),
+        };
+        let body = serde_json::to_vec(&document).unwrap_or_default();
+        let kind = [(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"))];
+        (status, self.headers, kind, body).into_response()
+    }
+}

@@ -1,0 +1,202 @@
+//! What is asked of the gateway: the frames of clients and the bodies of backends.
+
+use std::borrow::Cow;
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::fields::Fields;
+use super::name::{EventName, RoomName};
+use super::refusal::{ErrorCode, Refusal};
+use super::target::Target;
+
+/// Longest request id, in bytes as it is written in JSON.
+pub const MAX_ID_BYTES: usize = 64;
+
+/// What a request may be at most.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// Levels of arrays and objects.
+    pub max_depth: usize,
+    /// Entries of each list in a target.
+    pub max_targets: usize,
+}
+
+/// The id that a client gave to its request: a string or an integer, sent back as it came.
+#[derive(Debug, Clone, Copy, Serialize)]
+#[serde(transparent)]
+pub struct RequestId<'a>(&'a RawValue);
+
+/// One frame of a client.
+#[derive(Debug)]
+pub struct Request<'a> {
+    /// With an id, the client gets exactly one answer that carries it.
+    pub id: Option<RequestId<'a>>,
+    /// What is to be done.
+    pub action: Action<'a>,
+}
+
+/// What a client can ask for.
+#[derive(Debug)]
+pub enum Action<'a> {
+    /// Prove who this is, or renew the token.
+    Auth {
+        /// The JWT.
+        token: Cow<'a, str>,
+    },
+    /// Enter a room.
+    Join {
+        /// Which.
+        room: RoomName,
+    },
+    /// Leave a room.
+    Leave {
+        /// Which.
+        room: RoomName,
+    },
+    /// Send an event to others.
+    Publish(Publication<'a>),
+    /// Ask whether the gateway is there.
+    Ping,
+}
+
+/// An event that is to be sent.
+#[derive(Debug)]
+pub struct Publication<'a> {
+    /// For whom.
+    pub to: Target,
+    /// Its name.
+    pub event: EventName,
+    /// Its data: any JSON, untouched.
+    pub data: &'a RawValue,
+    /// Whether the publishing connection gets a copy too, where it is among the recipients.
+    pub echo: bool,
+}
+
+/// The body of `POST /v1/publish`.
+#[derive(Debug)]
+pub struct BackendPublish<'a> {
+    /// For whom.
+    pub to: Target,
+    /// For whom not, even where `to` names them.
+    pub except: Target,
+    /// Its name.
+    pub event: EventName,
+    /// Its data: any JSON, untouched.
+    pub data: &'a RawValue,
+}
+
+/// The body of a backend's request that concerns one room.
+#[derive(Debug)]
+pub struct RoomRequest {
+    /// Which.
+    pub room: RoomName,
+}
+
+impl<'a> Request<'a> {
+    /// Reads one text frame.
+    ///
+    /// # Errors
+    /// A refusal, with the request's id where it could be read, so that the client can tell which
+    /// of its requests is meant.
+    pub fn parse(text: &'a str, bounds: Bounds) -> Result<Self, (Option<RequestId<'a>>, Refusal)> {
+        let mut fields = Fields::parse(text, bounds.max_depth).map_err(|refusal| (None, refusal))?;
+        let id = RequestId::take(&mut fields).map_err(|refusal| (None, refusal))?;
+        match Action::take(fields, bounds) {
+            Ok(action) => Ok(Self { id, action }),
+            Err(refusal) => Err((id, refusal)),
+        }
+    }
+}
+
+impl<'a> Action<'a> {
+    fn take(mut fields: Fields<'a>, bounds: Bounds) -> Result<Self, Refusal> {
+        let kind = fields.text("type")?.ok_or_else(|| fields.missing("type"))?;
+        let action = match kind.as_ref() {
+            "auth" => Self::Auth { token: fields.text("token")?.ok_or_else(|| fields.missing("token"))? },
+            "join" => Self::Join { room: take_room(&mut fields)? },
+            "leave" => Self::Leave { room: take_room(&mut fields)? },
+            "publish" => Self::Publish(Publication::take(&mut fields, bounds)?),
+            "ping" => Self::Ping,
+            _ => {
+                let known = "`type` must be one of auth, join, leave, publish, ping";
+                return Err(Refusal::of(ErrorCode::UnknownType, "type", known));
+            }
+        };
+        fields.finish()?;
+        Ok(action)
+    }
+}
+
+impl<'a> Publication<'a> {
+    fn take(fields: &mut Fields<'a>, bounds: Bounds) -> Result<Self, Refusal> {
+        let to = fields.fields("to")?.ok_or_else(|| fields.missing("to"))?;
+        Ok(Self {
+            to: Target::from_client(to, bounds.max_targets)?,
+            event: take_event(fields)?,
+            data: take_data(fields),
+            echo: fields.boolean("echo")?.unwrap_or(true),
+        })
+    }
+}
+
+impl<'a> BackendPublish<'a> {
+    /// Reads a body.
+    ///
+    /// # Errors
+    /// The refusal of the first field that is wrong.
+    pub fn parse(text: &'a str, bounds: Bounds) -> Result<Self, Refusal> {
+        let mut fields = Fields::parse(text, bounds.max_depth)?;
+        let to = fields.fields("to")?.ok_or_else(|| fields.missing("to"))?;
+        let except = fields.fields("except")?;
+        let publish = Self {
+            to: Target::from_backend(to, bounds.max_targets)?,
+            except: except.map_or_else(|| Ok(Target::default()), |it| Target::from_backend(it, bounds.max_targets))?,
+            event: take_event(&mut fields)?,
+            data: take_data(&mut fields),
+        };
+        fields.finish()?;
+        Ok(publish)
+    }
+}
+
+impl RoomRequest {
+    /// Reads a body.
+    ///
+    /// # Errors
+    /// The refusal of the first field that is wrong.
+    pub fn parse(text: &str, bounds: Bounds) -> Result<Self, Refusal> {
+        let mut fields = Fields::parse(text, bounds.max_depth)?;
+        let room = take_room(&mut fields)?;
+        fields.finish()?;
+        Ok(Self { room })
+    }
+}
+
+impl<'a> RequestId<'a> {
+    fn take(fields: &mut Fields<'a>) -> Result<Option<Self>, Refusal> {
+        let Some(raw) = fields.raw("id") else { return Ok(None) };
+        let text = raw.get();
+        let integer = text.bytes().all(|b| b.is_ascii_digit() || b == b'-');
+        if !integer && !text.starts_with('"') {
+            return Err(Refusal::invalid("id", "must be a string or an integer"));
+        }
+        if text.len() > MAX_ID_BYTES {
+            return Err(Refusal::invalid("id", &format!("must not be longer than {MAX_ID_BYTES} bytes")));
+        }
+        Ok(Some(Self(raw)))
+    }
+}
+
+fn take_room(fields: &mut Fields<'_>) -> Result<RoomName, Refusal> {
+    fields.name("room")?.ok_or_else(|| fields.missing("room"))
+}
+
+fn take_event(fields: &mut Fields<'_>) -> Result<EventName, Refusal> {
+    fields.name("event")?.ok_or_else(|| fields.missing("event"))
+}
+
+/// Data that is not there is `null`, as an event without data is sent.
+fn take_data<'a>(fields: &mut Fields<'a>) -> &'a RawValue {
+    fields.raw("data").unwrap_or(RawValue::NULL)
+}

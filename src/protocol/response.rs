@@ -1,0 +1,214 @@
+//! What the gateway says to a client, as the bytes of whole WebSocket frames.
+
+use std::io::{self, Write};
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde_json::value::RawValue;
+use tokio_tungstenite::tungstenite::protocol::frame::FrameHeader;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{Control, Data, OpCode};
+
+use super::name::{ConnectionId, EventName, RoomName, UserId};
+use super::refusal::Refusal;
+use super::request::RequestId;
+
+/// One whole WebSocket frame (RFC 6455, 5.2). A server's frames are not masked, so the same bytes
+/// serve every recipient; a clone shares them.
+#[derive(Debug, Clone)]
+pub struct Frame(Bytes);
+
+/// A message to a client, but for `closing`, which is made of a `Close`.
+#[derive(Debug, Serialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+pub enum Response<'a> {
+    /// The token is good, the connection is in.
+    Welcome {
+        /// The connection's id.
+        connection: ConnectionId,
+        /// The user that the token names.
+        user: &'a UserId,
+        /// When the token ends, in Unix seconds.
+        expires_at: u64,
+        /// The seconds left until then, for clients whose clock is wrong.
+        expires_in: u64,
+        /// The rooms that the connection is in.
+        rooms: &'a [RoomName],
+    },
+    /// Done.
+    Reply {
+        /// The request's id. Only the answer to a `ping` may lack one.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        id: Option<RequestId<'a>>,
+        /// Always `true`; what fails is an `error`.
+        ok: bool,
+        /// The room that was joined or left.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        room: Option<&'a RoomName>,
+        /// After a renewal: when the new token ends, in Unix seconds.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        expires_at: Option<u64>,
+        /// After a renewal: the seconds left until then.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        expires_in: Option<u64>,
+    },
+    /// Not done.
+    Error {
+        /// The request's id, where it had one that could be read.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        id: Option<RequestId<'a>>,
+        /// The machine's word for it.
+        code: &'static str,
+        /// The field at fault.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        field: Option<&'a str>,
+        /// A sentence for a person.
+        message: &'a str,
+        /// Whether the same request may succeed later.
+        temporary: bool,
+    },
+    /// Something happened that this connection is to know.
+    Event {
+        /// The room by which it came; none if it came to this connection or to all.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        room: Option<&'a RoomName>,
+        /// Its name.
+        event: &'a EventName,
+        /// The user who sent it; none if a backend did.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        from: Option<&'a UserId>,
+        /// Its data, untouched.
+        data: &'a RawValue,
+    },
+    /// A backend has put this connection into a room.
+    Joined {
+        /// Which.
+        room: &'a RoomName,
+    },
+    /// A backend has taken this connection out of a room.
+    Left {
+        /// Which.
+        room: &'a RoomName,
+    },
+    /// The token ends soon.
+    Expiring {
+        /// In so many seconds.
+        #[serde(rename = "in")]
+        seconds: u64,
+    },
+}
+
+impl<'a> Response<'a> {
+    /// A reply that says no more than done.
+    pub fn done(id: Option<RequestId<'a>>) -> Self {
+        Self::Reply { id, ok: true, room: None, expires_at: None, expires_in: None }
+    }
+
+    /// The reply to `join` or `leave`.
+    pub fn room(id: Option<RequestId<'a>>, room: &'a RoomName) -> Self {
+        Self::Reply { id, ok: true, room: Some(room), expires_at: None, expires_in: None }
+    }
+
+    /// The reply to a renewal.
+    pub fn renewed(id: Option<RequestId<'a>>, expires_at: u64, expires_in: u64) -> Self {
+        Self::Reply { id, ok: true, room: None, expires_at: Some(expires_at), expires_in: Some(expires_in) }
+    }
+
+    /// Something that is not done.
+    pub fn refused(id: Option<RequestId<'a>>, refusal: &'a Refusal) -> Self {
+        Self::Error {
+            id,
+            code: refusal.code.as_str(),
+            field: refusal.field.as_deref(),
+            message: &refusal.message,
+            temporary: refusal.code.is_temporary(),
+        }
+    }
+
+    /// The message as a text frame.
+    pub fn frame(&self) -> Frame {
+        Frame::json(self)
+    }
+}
+
+impl Frame {
+    /// A text frame that holds a value as JSON.
+    pub(super) fn json<T: Serialize>(value: &T) -> Self {
+        Self::build(OpCode::Data(Data::Text), |out| serde_json::to_writer(out, value).map_err(io::Error::from))
+    }
+
+    /// A text or binary frame with this payload.
+    pub fn data(payload: &[u8], text: bool) -> Self {
+        let kind = if text { Data::Text } else { Data::Binary };
+        Self::build(OpCode::Data(kind), |out| out.write_all(payload))
+    }
+
+    /// An empty ping.
+    pub fn ping() -> Self {
+        Self::build(OpCode::Control(Control::Ping), |_| Ok(()))
+    }
+
+    /// A Close with a status code and a reason, which must not be longer than 123 bytes.
+    pub(super) fn close(code: u16, reason: &str) -> Self {
+        Self::build(OpCode::Control(Control::Close), |out| {
+            out.write_all(&code.to_be_bytes())?;
+            out.write_all(reason.as_bytes())
+        })
+    }
+
+    /// Bytes that are one whole frame already.
+    pub fn whole(bytes: Bytes) -> Self {
+        Self(bytes)
+    }
+
+    /// The bytes for the socket.
+    pub fn into_bytes(self) -> Bytes {
+        self.0
+    }
+
+    /// How many bytes go over the wire.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is nothing in it. No frame is empty: its header has two bytes at least.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Writes the payload behind room for the longest header, then the header right before it: one
+    /// allocation, no copy, whatever the length turns out to be.
+    fn build(opcode: OpCode, payload: impl FnOnce(&mut Vec<u8>) -> io::Result<()>) -> Self {
+        /// The longest header of an unmasked frame.
+        const ROOM: usize = 10;
+        let mut out = Vec::with_capacity(256);
+        out.resize(ROOM, 0);
+        // Writing to memory fails for no type of ours; if it did, an empty payload is the honest rest.
+        if let Err(error) = payload(&mut out) {
+            tracing::error!(%error, "a frame could not be encoded");
+            out.truncate(ROOM);
+        }
+        let length = (out.len() - ROOM) as u64;
+        let header = FrameHeader { opcode, ..FrameHeader::default() };
+        let start = ROOM - header.len(length);
+        if let Some(mut place) = out.get_mut(start..ROOM) {
+            let written = header.format(length, &mut place);
+            debug_assert!(written.is_ok(), "the header fits where it says it does");
+        }
+        out.shrink_to_fit();
+        Self(Bytes::from(out).slice(start..))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_is_its_payload_behind_the_shortest_header() {
+        for (length, header) in [(0, 2), (125, 2), (126, 4), (65_535, 4), (65_536, 10)] {
+            let frame = Frame::data(&vec![b'x'; length], true);
+            assert_eq!(frame.len(), length + header);
+            assert_eq!(frame.0[0], 0x81);
+        }
+    }
+}

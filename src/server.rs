@@ -1,0 +1,190 @@
+//! Binds the two doors to one hub; accepts, and drains.
+
+use std::future::Future;
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower_service::Service;
+
+use crate::api::{self, Api};
+use crate::auth::Verifier;
+use crate::clock::Clock;
+use crate::config::{Config, ConfigError, Limits};
+use crate::connection::{self, Door};
+use crate::hub::Hub;
+
+/// How long to wait after a failed `accept`. At the limit of file descriptors it fails at once
+/// and again, until some connection ends.
+const ACCEPT_RETRY: Duration = Duration::from_millis(50);
+/// How long an idle connection of a backend is kept, longer than common pools keep theirs.
+const BACKEND_IDLE: Duration = Duration::from_secs(120);
+
+/// Where the gateway listens. The caller binds, and so knows the ports.
+#[derive(Debug)]
+pub struct Listeners {
+    /// For browsers and other clients.
+    pub public: TcpListener,
+    /// For backends. It need not, and should not, face the internet.
+    pub backend: TcpListener,
+}
+
+/// A gateway that is ready to run.
+pub struct Gateway {
+    config: Config,
+    hub: Arc<Hub>,
+}
+
+impl Gateway {
+    /// A gateway with an empty hub.
+    ///
+    /// # Errors
+    /// The first setting that cannot be.
+    pub fn new(config: Config) -> Result<Self, ConfigError> {
+        config.check()?;
+        let hub = Hub::new(config.limits.max_rooms, config.limits.return_spread);
+        Ok(Self { config, hub })
+    }
+
+    /// The hub: a program that runs the gateway inside itself publishes through it.
+    pub fn hub(&self) -> &Arc<Hub> {
+        &self.hub
+    }
+
+    /// Serves until `shutdown` is ready; then stops accepting, tells all clients to come back
+    /// later, and waits for them to end, within the configured time.
+    pub async fn run(self, listeners: Listeners, shutdown: impl Future<Output = ()>) {
+        let Self { config, hub } = self;
+        let tasks = TaskTracker::new();
+        let stopping = CancellationToken::new();
+        let (limits, clock) = (config.limits.clone(), config.clock.clone());
+
+        let door = Arc::new(Door {
+            verifier: Verifier::new(&config),
+            config: config.clone(),
+            hub: Arc::clone(&hub),
+            stopping: stopping.clone(),
+            tasks: tasks.clone(),
+        });
+        let public = Http::public(connection::routes(door), &limits, clock.clone());
+        let backend = Http::backend(api::routes(Arc::new(Api { config, hub: Arc::clone(&hub) })), clock.clone());
+        tasks.spawn(accept(listeners.public, public, tasks.clone(), stopping.clone()));
+        tasks.spawn(accept(listeners.backend, backend, tasks.clone(), stopping.clone()));
+
+        shutdown.await;
+        tracing::info!(connections = hub.census().connections, "stopping");
+        stopping.cancel();
+        hub.close_all();
+        tasks.close();
+        if clock.timeout(limits.drain_timeout, tasks.wait()).await.is_none() {
+            tracing::warn!(tasks = tasks.len(), "some connections did not end in time");
+        }
+    }
+}
+
+/// Runs a gateway: see [`Gateway`].
+///
+/// # Errors
+/// The first setting that cannot be.
+pub async fn run(
+    listeners: Listeners,
+    config: Config,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), ConfigError> {
+    Gateway::new(config)?.run(listeners, shutdown).await;
+    Ok(())
+}
+
+/// How HTTP is spoken at one door.
+#[derive(Clone)]
+pub struct Http {
+    routes: Router,
+    protocol: http1::Builder,
+    /// The time for everything up to the answer, on connections that serve one request only.
+    limit: Option<Duration>,
+    clock: Clock,
+}
+
+impl Http {
+    /// For clients: one request, whose head is bounded in bytes and in time.
+    pub fn public(routes: Router, limits: &Limits, clock: Clock) -> Self {
+        let mut protocol = http1::Builder::new();
+        protocol.keep_alive(false).max_buf_size(limits.max_head_bytes);
+        Self { routes, protocol, limit: Some(limits.handshake_timeout), clock }
+    }
+
+    /// For backends: connections are kept.
+    fn backend(routes: Router, clock: Clock) -> Self {
+        let mut protocol = http1::Builder::new();
+        protocol.timer(TokioTimer::new()).header_read_timeout(BACKEND_IDLE);
+        Self { routes, protocol, limit: None, clock }
+    }
+
+    async fn serve(self, stream: TcpStream, stopping: CancellationToken) {
+        let routes = self.routes;
+        // An axum router is always ready: its `call` needs no `poll_ready` before it.
+        let service = service_fn(move |request: hyper::Request<Incoming>| routes.clone().call(request));
+        let connection = self.protocol.serve_connection(TokioIo::new(stream), service).with_upgrades();
+        let mut connection = pin!(connection);
+        let served = async {
+            tokio::select! {
+                served = connection.as_mut() => served,
+                () = stopping.cancelled() => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            }
+        };
+        let served = match self.limit {
+            Some(limit) => self.clock.timeout(limit, served).await,
+            None => Some(served.await),
+        };
+        match served {
+            Some(Ok(())) => {}
+            Some(Err(error)) => tracing::debug!(%error, "an HTTP connection failed"),
+            None => tracing::debug!("an HTTP request did not arrive in time"),
+        }
+    }
+}
+
+/// Accepts connections until the gateway stops, each served by a task of its own.
+pub async fn accept(listener: TcpListener, http: Http, tasks: TaskTracker, stopping: CancellationToken) {
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = stopping.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted.and_then(|(stream, _)| prepare(stream)) {
+            Ok(stream) => {
+                tasks.spawn(http.clone().serve(stream, stopping.clone()));
+            }
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) => {
+                tracing::warn!(%error, "no connection could be accepted");
+                tokio::time::sleep(ACCEPT_RETRY).await;
+            }
+        }
+    }
+}
+
+/// Events are small and must not wait for one another.
+fn prepare(stream: TcpStream) -> io::Result<TcpStream> {
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// Whether only the connection that was being accepted has failed, and not the accepting.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, InvalidInput, NotConnected};
+    matches!(error.kind(), ConnectionAborted | ConnectionReset | InvalidInput | NotConnected)
+}
