@@ -1,0 +1,24 @@
+//! The gateway from outside: the real server on ports of its own, spoken to over real sockets by
+//! clients that share no code with it. Each file holds what its name says.
+//!
+//! Nothing here waits for time to pass: the gateway's clock stands still until a test moves it.
+
+#![allow(unreachable_pub, reason = "the helpers are for the tests of this binary")]
+
+mod support;
+
+mod api; // what a backend can do
+mod architecture; // imports point down; documents keep their promises
+mod backpressure; // who reads too slowly
+mod bad_input; // what makes no sense, and that nobody else notices
+mod commands; // the binary: serve, dev, token
+mod conformance; // RFC 6455, byte by byte
+mod connect; // proving who one is
+mod contract; // every example of protocol.md
+mod http; // requests that are no upgrades
+mod liveness; // peers that fall silent
+mod load; // many publishers at once: order and completeness
+mod renewal; // tokens that end, and those that replace them
+mod rooms; // join, leave, publish: who gets what
+mod shutdown; // the gateway goes down
+mod websocat; // the README's way to try it

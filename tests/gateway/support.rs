@@ -1,0 +1,155 @@
+//! A gateway in one line, and the clients that speak to it.
+
+mod client;
+mod raw;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use wsgate::auth::{Claims, mint};
+use wsgate::hub::Hub;
+use wsgate::{Clock, Config, Gateway, Limits, Listeners, ManualClock, Secret};
+
+pub use client::Client;
+pub use raw::{Opcode, Raw, frame, frame_with, upgrade_request};
+
+pub const JWT_SECRET: &str = "a-secret-for-tests-that-is-long-enough";
+pub const API_KEY: &str = "an-api-key-for-tests";
+
+/// No step of a test takes longer, on however busy a machine. Nothing waits for it to pass.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Waits for a future, and fails the test when it hangs.
+pub async fn within_reason<T>(what: &str, future: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(PATIENCE, future).await {
+        Ok(output) => output,
+        Err(_) => panic!("waited in vain for {what}"),
+    }
+}
+
+/// Waits until something is the case that cannot be waited for otherwise.
+pub async fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    within_reason(what, async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await;
+}
+
+/// A running gateway, which stops when the test ends.
+pub struct Server {
+    pub public: SocketAddr,
+    pub backend: SocketAddr,
+    pub hub: Arc<Hub>,
+    pub limits: Limits,
+    clock: Clock,
+    time: ManualClock,
+    shutdown: Option<oneshot::Sender<()>>,
+    running: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    /// A gateway with the default limits.
+    pub async fn start() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    /// A gateway with other limits.
+    pub async fn with(change: impl FnOnce(&mut Limits)) -> Self {
+        let (clock, time) = Clock::manual();
+        let mut config = Config::new(Secret::new(JWT_SECRET), Secret::new(API_KEY));
+        config.clock = clock.clone();
+        change(&mut config.limits);
+        let limits = config.limits.clone();
+        let gateway = Gateway::new(config).unwrap();
+        let hub = Arc::clone(gateway.hub());
+        let listeners = Listeners {
+            public: TcpListener::bind("127.0.0.1:0").await.unwrap(),
+            backend: TcpListener::bind("127.0.0.1:0").await.unwrap(),
+        };
+        let (public, backend) =
+            (listeners.public.local_addr().unwrap(), listeners.backend.local_addr().unwrap());
+        let (shutdown, asked) = oneshot::channel::<()>();
+        let running = tokio::spawn(gateway.run(listeners, async {
+            let _dropped_is_asked_too = asked.await;
+        }));
+        let (shutdown, running) = (Some(shutdown), Some(running));
+        Self { public, backend, hub, limits, clock, time, shutdown, running }
+    }
+
+    /// A token of an hour.
+    pub fn token(&self, user: &str, grants: Value) -> String {
+        self.token_for(user, grants, Duration::from_secs(3600))
+    }
+
+    /// A token for a time. It ends a fraction of a second later, so that whole seconds are left.
+    pub fn token_for(&self, user: &str, grants: Value, time: Duration) -> String {
+        let exp = (self.clock.unix() + time).as_secs() + 1;
+        let grants = serde_json::from_value(grants).unwrap();
+        let claims = Claims { sub: user.to_owned(), exp: exp as f64, nbf: None, grants };
+        mint(&Secret::new(JWT_SECRET), &claims).unwrap()
+    }
+
+    /// Connects with whatever is in the query, and reads nothing.
+    pub async fn dial(&self, query: &str) -> Client {
+        Client::dial(self.public, &format!("/ws{query}")).await
+    }
+
+    /// Connects a user with grants, and reads the welcome.
+    pub async fn connect(&self, user: &str, grants: Value) -> Client {
+        let mut client = self.dial(&format!("?token={}", self.token(user, grants))).await;
+        let welcome = client.receive().await;
+        assert_eq!(welcome["type"], "welcome", "{welcome}");
+        client.id = welcome["connection"].as_str().unwrap().to_owned();
+        client
+    }
+
+    /// Connects users who are granted all there is, each in the rooms given.
+    pub async fn members<const N: usize>(&self, users: [&str; N], rooms: &[&str]) -> [Client; N] {
+        let mut clients = Vec::new();
+        for user in users {
+            let mut client = self.connect(user, serde_json::json!({"*": ["join", "publish"]})).await;
+            for room in rooms {
+                client.join(room).await;
+            }
+            clients.push(client);
+        }
+        clients.try_into().ok().unwrap()
+    }
+
+    /// A request to the API with its key.
+    pub async fn api(&self, method: &str, path: &str, body: &str) -> (u16, Value) {
+        let url = format!("http://{}{path}", self.backend);
+        let request = reqwest::Client::new().request(method.parse().unwrap(), url).bearer_auth(API_KEY);
+        let response = within_reason("an answer of the API", request.body(body.to_owned()).send()).await.unwrap();
+        (response.status().as_u16(), response.json().await.unwrap())
+    }
+
+    /// `POST /v1/publish`, and how many connections it reached.
+    pub async fn publish(&self, body: Value) -> u64 {
+        let (status, answer) = self.api("POST", "/v1/publish", &body.to_string()).await;
+        assert_eq!(status, 200, "{answer}");
+        answer["reached"].as_u64().unwrap()
+    }
+
+    /// Lets time pass.
+    pub fn pass(&self, time: Duration) {
+        self.time.advance(time);
+    }
+
+    /// Asks the gateway to stop.
+    pub fn ask_to_stop(&mut self) {
+        drop(self.shutdown.take());
+    }
+
+    /// Waits until it has.
+    pub async fn stopped(&mut self) {
+        within_reason("the gateway to stop", self.running.take().unwrap()).await.unwrap();
+    }
+}
