@@ -41,7 +41,10 @@ pub fn routes(api: Arc<Api>) -> Router {
         .route_layer(middleware::from_fn_with_state(Arc::clone(&api), check_key))
         .route("/health", get(|| async { "ok\n" }))
         .method_not_allowed_fallback(|| async {
-            Problem::new(ErrorCode::MethodNotAllowed, "this path has no such method; the header Allow lists its methods")
+            Problem::new(
+                ErrorCode::MethodNotAllowed,
+                "this path has no such method; the header Allow lists its methods",
+            )
         })
         .fallback(|| async { Problem::new(ErrorCode::NotFound, "there is nothing here; the API is under /v1") })
         .with_state(api)

@@ -95,11 +95,7 @@ impl Gateway {
 ///
 /// # Errors
 /// The first setting that cannot be.
-pub async fn run(
-    listeners: Listeners,
-    config: Config,
-    shutdown: impl Future<Output = ()>,
-) -> Result<(), ConfigError> {
+pub async fn run(listeners: Listeners, config: Config, shutdown: impl Future<Output = ()>) -> Result<(), ConfigError> {
     Gateway::new(config)?.run(listeners, shutdown).await;
     Ok(())
 }

@@ -319,7 +319,9 @@ mod tests {
     fn crit_is_refused() {
         let token = sign(&json!({"alg": "HS256", "crit": ["exp"]}), &good());
         assert_eq!(refusal(&token), "the token's header has `crit`, which is not supported");
-        assert!(refusal(&sign(&json!({"alg": "HS256", "crit": 1}), &good())).starts_with("the token's header is wrong"));
+        assert!(
+            refusal(&sign(&json!({"alg": "HS256", "crit": 1}), &good())).starts_with("the token's header is wrong")
+        );
     }
 
     #[test]

@@ -13,9 +13,9 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio_tungstenite::tungstenite::{Message as Decoded, Utf8Bytes};
 use tokio_tungstenite::tungstenite::error::{CapacityError, Error, ProtocolError};
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
+use tokio_tungstenite::tungstenite::{Message as Decoded, Utf8Bytes};
 
 use crate::clock::Clock;
 use crate::config::Limits;
@@ -336,7 +336,9 @@ impl Liveness {
 
 /// Wakes a task at a time, or earlier: a time that moves away leaves the timer as it is.
 #[derive(Default)]
-struct Alarm(Option<(Instant, Pin<Box<dyn Future<Output = ()> + Send>>)>);
+struct Alarm(Option<(Instant, Timer)>);
+
+type Timer = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 impl Alarm {
     /// Ready once `at` has come.

@@ -1,7 +1,7 @@
 //! Refusals over HTTP: problem documents (RFC 9457), the same for both doors.
 
+use axum::http::StatusCode;
 use axum::http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
-use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
@@ -11,7 +11,7 @@ use super::refusal::{ErrorCode, Refusal};
 #[derive(Debug)]
 pub struct Problem {
     refusal: Refusal,
-    headers: HeaderMap,
+    headers: Vec<(HeaderName, &'static str)>,
 }
 
 impl Problem {
@@ -23,7 +23,7 @@ impl Problem {
     /// Adds a header to the answer.
     #[must_use]
     pub fn header(mut self, name: HeaderName, value: &'static str) -> Self {
-        self.headers.insert(name, HeaderValue::from_static(value));
+        self.headers.push((name, value));
         self
     }
 
@@ -44,7 +44,7 @@ impl Problem {
 
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
-        Self { refusal, headers: HeaderMap::new() }
+        Self { refusal, headers: Vec::new() }
     }
 }
 
@@ -70,7 +70,9 @@ impl IntoResponse for Problem {
             field: self.refusal.field.as_deref(),
         };
         let body = serde_json::to_vec(&document).unwrap_or_default();
-        let kind = [(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"))];
-        (status, self.headers, kind, body).into_response()
+        let mut response = (status, [(CONTENT_TYPE, "application/problem+json")], body).into_response();
+        let headers = self.headers.into_iter().map(|(name, value)| (name, HeaderValue::from_static(value)));
+        response.headers_mut().extend(headers);
+        response
     }
 }

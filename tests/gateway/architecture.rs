@@ -1,0 +1,91 @@
+//! The tree shows the architecture, and the documents keep their promises.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The layers, from the top. A module imports from lower layers only, and from itself.
+const LAYERS: [&[&str]; 6] =
+    [&["main"], &["dev", "server"], &["connection", "api"], &["hub", "auth"], &["protocol", "config"], &["clock"]];
+
+fn rust_files(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files.extend(rust_files(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+    files
+}
+
+fn layer(module: &str) -> usize {
+    let found = LAYERS.iter().position(|layer| layer.contains(&module));
+    found.unwrap_or_else(|| panic!("`{module}` has no layer: give it one here, in lib.rs and in ARCHITECTURE.md"))
+}
+
+#[test]
+fn imports_point_down() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut seen = 0;
+    for file in rust_files(&src) {
+        let inside = file.strip_prefix(&src).unwrap();
+        let first = inside.iter().next().unwrap().to_str().unwrap();
+        let module = first.trim_end_matches(".rs");
+        if module == "lib" || module == "main" {
+            continue;
+        }
+        let code = fs::read_to_string(&file).unwrap();
+        // What is for tests only may look anywhere.
+        let code = code.split("#[cfg(test)]").next().unwrap();
+        for used in code.split("crate::").skip(1) {
+            let used = used.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap();
+            let points_down = module == used || layer(used) > layer(module);
+            assert!(points_down, "{} imports crate::{used}, which is not below {module}", inside.display());
+            seen += 1;
+        }
+    }
+    assert!(seen > 20, "the imports were found: {seen}");
+}
+
+#[test]
+fn the_hub_waits_for_nothing_and_knows_no_tokens() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    for file in rust_files(&src.join("hub")).into_iter().chain([src.join("hub.rs")]) {
+        let code = fs::read_to_string(&file).unwrap();
+        for word in ["async fn", ".await", "crate::auth", "tokio::"] {
+            assert!(!code.contains(word), "{} has `{word}`", file.display());
+        }
+    }
+}
+
+#[test]
+fn every_limit_is_in_the_readme() {
+    let config = include_str!("../../src/config.rs");
+    let readme = include_str!("../../README.md");
+    let names: Vec<&str> = config.split("env = \"").skip(1).map(|rest| rest.split('"').next().unwrap()).collect();
+    assert!(names.len() > 15, "{names:?}");
+    for name in names {
+        let setting = name.strip_prefix("WSGATE_").unwrap().to_lowercase();
+        assert!(readme.contains(&format!("| `{setting}` |")), "README.md does not list {setting}");
+    }
+}
+
+#[test]
+fn the_tour_is_short_and_names_tests_that_exist() {
+    let tour = include_str!("../../ARCHITECTURE.md");
+    assert!(tour.lines().count() <= 120, "{} lines", tour.lines().count());
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut tests = String::new();
+    for folder in ["tests", "src"] {
+        for file in rust_files(&root.join(folder)) {
+            tests += &fs::read_to_string(file).unwrap();
+        }
+    }
+    let named: Vec<&str> = tour.split('`').skip(1).step_by(2).filter(|word| word.matches('_').count() >= 3).collect();
+    assert!(named.len() >= 10, "{named:?}");
+    for name in named {
+        assert!(tests.contains(&format!("fn {name}(")), "ARCHITECTURE.md names the test {name}, which does not exist");
+    }
+}

@@ -28,7 +28,9 @@ async fn assert_refused(server: &Server, text: &str, code: &str, field: Option<&
 #[tokio::test]
 async fn what_is_no_json_object_is_said_to_be_none() {
     let server = Server::start().await;
-    for text in ["", " ", "hello", "{", r#"{"type":"ping""#, r#"{"type":"ping"}x"#, r#"{'type':'ping'}"#, "{\"a\":\u{1}}"] {
+    for text in
+        ["", " ", "hello", "{", r#"{"type":"ping""#, r#"{"type":"ping"}x"#, r#"{'type':'ping'}"#, "{\"a\":\u{1}}"]
+    {
         assert_refused(&server, text, "not_json", None).await;
     }
     for text in ["null", "true", "7", r#""ping""#, "[]", r#"[{"type":"ping"}]"#] {

@@ -23,7 +23,8 @@ async fn a_request_that_is_no_proper_upgrade_gets_a_proper_answer() {
             lines.collect::<Vec<_>>().join("\r\n")
         }
     };
-    let cases: [(&str, Box<dyn Fn(String) -> String>, &str); 12] = [
+    type Change = Box<dyn Fn(String) -> String>;
+    let cases: [(&str, Change, &str); 12] = [
         ("426", Box::new(without("Upgrade")), "upgrade_required"),
         ("426", Box::new(without("Connection")), "upgrade_required"),
         ("426", Box::new(|it| it.replace("Upgrade: websocket", "Upgrade: h2c")), "upgrade_required"),
@@ -32,7 +33,11 @@ async fn a_request_that_is_no_proper_upgrade_gets_a_proper_answer() {
         ("400", Box::new(without("Sec-WebSocket-Key")), "bad_upgrade"),
         ("400", Box::new(|it| it.replace("dGhlIHNhbXBsZSBub25jZQ==", "c2hvcnQ=")), "bad_upgrade"),
         ("400", Box::new(|it| it.replace("dGhlIHNhbXBsZSBub25jZQ==", "!!!")), "bad_upgrade"),
-        ("400", Box::new(|it| it.replace("\r\n\r\n", "\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")), "bad_upgrade"),
+        (
+            "400",
+            Box::new(|it| it.replace("\r\n\r\n", "\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")),
+            "bad_upgrade",
+        ),
         ("405", Box::new(|it| it.replace("GET ", "POST ")), "method_not_allowed"),
         ("404", Box::new(|it| it.replace("/ws", "/chat")), "not_found"),
         ("404", Box::new(|it| it.replace("/ws", "/")), "not_found"),
@@ -44,7 +49,10 @@ async fn a_request_that_is_no_proper_upgrade_gets_a_proper_answer() {
         let problem: Value = serde_json::from_str(&body).unwrap();
         assert_eq!(problem["code"], code, "{body}");
         assert!(status != "405" || head.contains("allow: get"), "{head}");
-        assert!(status != "426" || head.contains("upgrade: websocket\r\n") || head.contains("version: 13\r\n"), "{head}");
+        assert!(
+            status != "426" || head.contains("upgrade: websocket\r\n") || head.contains("version: 13\r\n"),
+            "{head}"
+        );
     }
 }
 

@@ -3,6 +3,13 @@
 //!
 //! Nothing here waits for time to pass: the gateway's clock stands still until a test moves it.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that panics fails, as it should"
+)]
 #![allow(unreachable_pub, reason = "the helpers are for the tests of this binary")]
 
 mod support;
@@ -15,6 +22,7 @@ mod commands; // the binary: serve, dev, token
 mod conformance; // RFC 6455, byte by byte
 mod connect; // proving who one is
 mod contract; // every example of protocol.md
+mod echo; // the echo server for conformance suites
 mod http; // requests that are no upgrades
 mod liveness; // peers that fall silent
 mod load; // many publishers at once: order and completeness

@@ -1,0 +1,121 @@
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::support::{Client, Server};
+
+async fn renew(client: &mut Client, token: &str) -> serde_json::Value {
+    client.request(json!({"type": "auth", "token": token})).await
+}
+
+#[tokio::test]
+async fn a_renewal_keeps_the_connection_and_its_rooms_past_the_first_tokens_end() {
+    let server = Server::start().await;
+    let [mut alice] = server.members(["alice"], &["chat:1"]).await;
+    server.pass(Duration::from_secs(3000));
+    assert_eq!(renew(&mut alice, &server.token("alice", json!({}))).await["expires_in"], 3600);
+    server.pass(Duration::from_secs(3000));
+    assert_eq!(server.publish(json!({"to": {"room": "chat:1"}, "event": "still here"})).await, 1);
+    assert_eq!(alice.event().await, "still here");
+}
+
+#[tokio::test]
+async fn the_new_tokens_grants_hold_at_once() {
+    let server = Server::start().await;
+    let mut alice = server.connect("alice", json!({"a": ["join"]})).await;
+    renew(&mut alice, &server.token("alice", json!({"b": ["join"]}))).await;
+    assert_eq!(alice.request(json!({"type": "join", "room": "a"})).await["code"], "forbidden");
+    alice.join("b").await;
+}
+
+#[tokio::test]
+async fn a_renewal_may_also_shorten() {
+    let server = Server::start().await;
+    let mut alice = server.connect("alice", json!({})).await;
+    let short = server.token_for("alice", json!({}), Duration::from_secs(10));
+    assert_eq!(renew(&mut alice, &short).await["expires_in"], 10);
+    server.pass(Duration::from_secs(11));
+    assert_eq!(alice.closed().await.0, 4401);
+}
+
+#[tokio::test]
+async fn another_users_token_or_a_bad_one_changes_nothing() {
+    let server = Server::start().await;
+    let mut alice = server.connect("alice", json!({"a": ["join"]})).await;
+    let bobs = server.token("bob", json!({"b": ["join"]}));
+    let old = server.token_for("alice", json!({}), Duration::ZERO);
+    server.pass(Duration::from_secs(2));
+    for (token, code) in [(bobs.as_str(), "wrong_user"), ("nonsense", "token_refused"), (&old, "token_refused")] {
+        let answer = renew(&mut alice, token).await;
+        assert_eq!((&answer["code"], &answer["field"]), (&json!(code), &json!("token")));
+    }
+    alice.join("a").await;
+    assert_eq!(alice.request(json!({"type": "join", "room": "b"})).await["code"], "forbidden");
+}
+
+#[tokio::test]
+async fn the_end_is_announced_once_and_again_after_a_renewal() {
+    let server = Server::start().await;
+    let mut alice = server.connect("alice", json!({})).await;
+    server.pass(Duration::from_secs(3540));
+    alice.hears_nothing().await;
+    server.pass(Duration::from_secs(1));
+    assert_eq!(alice.receive().await, json!({"type": "expiring", "in": 59}));
+    server.pass(Duration::from_secs(30));
+    alice.hears_nothing().await;
+    renew(&mut alice, &server.token("alice", json!({}))).await;
+    server.pass(Duration::from_secs(3541));
+    assert_eq!(alice.receive().await["type"], "expiring");
+}
+
+#[tokio::test]
+async fn a_short_lived_token_is_announced_when_half_of_it_is_over() {
+    let server = Server::start().await;
+    let token = server.token_for("alice", json!({}), Duration::from_secs(20));
+    let mut alice = server.dial(&format!("?token={token}")).await;
+    assert_eq!(alice.receive().await["type"], "welcome");
+    server.pass(Duration::from_secs(9));
+    alice.hears_nothing().await;
+    server.pass(Duration::from_secs(2));
+    assert_eq!(alice.receive().await["type"], "expiring");
+}
+
+#[tokio::test]
+async fn an_expired_connection_is_closed_without_a_word_from_it() {
+    let server = Server::start().await;
+    let mut alice = server.connect("alice", json!({})).await;
+    server.pass(Duration::from_secs(3600));
+    assert_eq!(alice.receive().await, json!({"type": "expiring", "in": 0}));
+    server.pass(Duration::from_secs(1));
+    assert_eq!(alice.closed().await, (4401, "the token has expired".to_owned()));
+}
+
+#[tokio::test]
+async fn nothing_is_acted_on_after_the_end() {
+    let server = Server::start().await;
+    let mut bob = server.connect("bob", json!({"*": ["join"]})).await;
+    bob.join("chat:1").await;
+    let token = server.token_for("alice", json!({"*": ["join", "publish"]}), Duration::from_secs(10));
+    let fresh = server.token("alice", json!({}));
+    let mut alice = server.dial(&format!("?token={token}")).await;
+    alice.receive().await;
+    alice.join("chat:1").await;
+    server.pass(Duration::from_secs(11));
+    // Whether these arrive before or after the timer has fired: neither counts.
+    for request in [
+        json!({"type": "publish", "to": {"room": "chat:1"}, "event": "late", "id": 1}),
+        json!({"type": "auth", "token": fresh, "id": 2}),
+    ] {
+        alice.send(&request.to_string()).await;
+    }
+    loop {
+        match alice.next().await {
+            Ok(text) => assert!(text.contains("expiring") || text.contains("closing"), "{text}"),
+            Err((code, _)) => {
+                assert_eq!(code, 4401);
+                break;
+            }
+        }
+    }
+    bob.hears_nothing().await;
+}

@@ -9,10 +9,7 @@ async fn an_event_to_a_room_reaches_its_members_and_nobody_else() {
     let [mut carol] = server.members(["carol"], &["chat:2"]).await;
     alice.publish(json!({"room": "chat:1"}), "hi", json!({"n": 1})).await;
     let event = bob.receive().await;
-    assert_eq!(
-        event,
-        json!({"type": "event", "room": "chat:1", "event": "hi", "from": "alice", "data": {"n": 1}})
-    );
+    assert_eq!(event, json!({"type": "event", "room": "chat:1", "event": "hi", "from": "alice", "data": {"n": 1}}));
     assert_eq!(alice.receive().await, event);
     carol.hears_nothing().await;
 }
@@ -161,8 +158,18 @@ async fn data_of_every_type_arrives_byte_for_byte() {
     let server = Server::start().await;
     let [mut alice] = server.members(["alice"], &[]).await;
     for data in [
-        "null", "true", "0", "-1.10", "1e400", "123456789012345678901234567890", r#""\u0000\ud83d\ude00é""#, "[]",
-        "[1, [2,  3]]", r#"{"b":1,"a":2}"#, r#"{"same":1,"same":2}"#, r#"{ "spaced" : [ ] }"#,
+        "null",
+        "true",
+        "0",
+        "-1.10",
+        "1e400",
+        "123456789012345678901234567890",
+        r#""\u0000\ud83d\ude00é""#,
+        "[]",
+        "[1, [2,  3]]",
+        r#"{"b":1,"a":2}"#,
+        r#"{"same":1,"same":2}"#,
+        r#"{ "spaced" : [ ] }"#,
     ] {
         alice.send(&format!(r#"{{"type":"publish","to":{{"self":true}},"event":"e","data":{data}}}"#)).await;
         let expected = format!(r#"{{"type":"event","event":"e","from":"alice","data":{data}}}"#);

@@ -73,8 +73,7 @@ impl Server {
             public: TcpListener::bind("127.0.0.1:0").await.unwrap(),
             backend: TcpListener::bind("127.0.0.1:0").await.unwrap(),
         };
-        let (public, backend) =
-            (listeners.public.local_addr().unwrap(), listeners.backend.local_addr().unwrap());
+        let (public, backend) = (listeners.public.local_addr().unwrap(), listeners.backend.local_addr().unwrap());
         let (shutdown, asked) = oneshot::channel::<()>();
         let running = tokio::spawn(gateway.run(listeners, async {
             let _dropped_is_asked_too = asked.await;
@@ -146,6 +145,11 @@ impl Server {
     /// Asks the gateway to stop.
     pub fn ask_to_stop(&mut self) {
         drop(self.shutdown.take());
+    }
+
+    /// Whether it has stopped.
+    pub fn is_stopped(&self) -> bool {
+        self.running.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
     /// Waits until it has.

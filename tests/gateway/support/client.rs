@@ -1,5 +1,6 @@
 //! A WebSocket client: tokio-websockets, which shares no code with the gateway and is strict.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 
 use futures_util::{SinkExt, StreamExt};
@@ -13,6 +14,8 @@ pub struct Client {
     /// The connection's id, once it is welcome.
     pub id: String,
     socket: WebSocketStream<TcpStream>,
+    /// What came while something else was waited for.
+    early: VecDeque<String>,
     last_id: u64,
 }
 
@@ -26,7 +29,7 @@ impl Client {
         let builder = ClientBuilder::new().uri(&format!("ws://{address}{path}")).unwrap();
         let builder = builder.limits(Limits::unlimited());
         let (socket, _) = within_reason("the upgrade", builder.connect_on(stream)).await.unwrap();
-        Self { id: String::new(), socket, last_id: 0 }
+        Self { id: String::new(), socket, early: VecDeque::new(), last_id: 0 }
     }
 
     pub async fn send(&mut self, text: &str) {
@@ -39,6 +42,9 @@ impl Client {
 
     /// The next message as it came, or the code and reason of the Close.
     pub async fn next(&mut self) -> Result<String, (u16, String)> {
+        if let Some(text) = self.early.pop_front() {
+            return Ok(text);
+        }
         loop {
             match within_reason("a message", self.socket.next()).await {
                 Some(Ok(message)) if message.is_text() => return Ok(message.as_text().unwrap().to_owned()),
@@ -48,6 +54,20 @@ impl Client {
                 }
                 Some(Ok(_)) => {}
                 end => panic!("the connection ended without a Close: {end:?}"),
+            }
+        }
+    }
+
+    /// Waits until the gateway has read all that was sent, and listens again; for what else comes
+    /// meanwhile there is `next`.
+    pub async fn is_heard(&mut self) {
+        self.send_message(Message::ping("heard?")).await;
+        loop {
+            match within_reason("a pong", self.socket.next()).await {
+                Some(Ok(message)) if message.is_pong() => return,
+                Some(Ok(message)) if message.is_text() => self.early.push_back(message.as_text().unwrap().to_owned()),
+                Some(Ok(message)) if message.is_ping() => {}
+                end => panic!("no pong, but {end:?}"),
             }
         }
     }
