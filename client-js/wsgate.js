@@ -238,9 +238,9 @@ export function connect(
         undos.forEach((undo) => undo());
         if (--room.handles) return;
         rooms.delete(name);
+        // Where we were not let in there is nothing to leave; without a connection, neither.
+        if (room.asked || inside.has(name)) request("leave", { room: name }).catch(() => {});
         room.reject(failure("left", "the room was left", undefined, false));
-        // It fails without a connection and where we were not let in: both as well.
-        request("leave", { room: name }).catch(() => {});
       },
     };
   };
