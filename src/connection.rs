@@ -48,7 +48,10 @@ pub fn routes(door: Arc<Door>) -> Router {
     }
     routes
         .method_not_allowed_fallback(|| async {
-            Problem::new(ErrorCode::MethodNotAllowed, "only GET is answered here")
+            Problem::new(
+                ErrorCode::MethodNotAllowed,
+                "this path has no such method; the header Allow lists its methods",
+            )
         })
         .fallback(|| async { Problem::new(ErrorCode::NotFound, "there is nothing here; WebSockets connect to /ws") })
         .with_state(door)

@@ -7,6 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::StatusCode;
+use axum::http::header::{CONNECTION, HeaderValue};
+use axum::middleware::map_response;
+use axum::response::Response;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -114,7 +118,8 @@ impl Http {
     /// For clients: one request, whose head is bounded in bytes and in time.
     pub fn public(routes: Router, limits: &Limits, clock: Clock) -> Self {
         let mut protocol = http1::Builder::new();
-        protocol.keep_alive(false).max_buf_size(limits.max_head_bytes);
+        protocol.max_buf_size(limits.max_head_bytes);
+        let routes = routes.layer(map_response(close_unless_upgraded));
         Self { routes, protocol, limit: Some(limits.handshake_timeout), clock }
     }
 
@@ -150,6 +155,15 @@ impl Http {
             None => tracing::debug!("an HTTP request did not arrive in time"),
         }
     }
+}
+
+/// Ends a connection after its answer. hyper's own switch for this would also write
+/// `Connection: upgrade, close` into the answer to an upgrade, which the WebSocket of Node refuses.
+async fn close_unless_upgraded(mut response: Response) -> Response {
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 /// Accepts connections until the gateway stops, each served by a task of its own.

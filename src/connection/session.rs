@@ -126,7 +126,10 @@ impl Session {
         let (expires_at, expires_in) = expiry(&identity, &door);
         let rooms = [RoomName::personal(&identity.user)];
         let user = &identity.user;
-        outbox.push(Response::Welcome { connection: id, user, expires_at, expires_in, rooms: &rooms }.frame());
+        let max_message_bytes = door.config.limits.max_message_bytes;
+        let welcome =
+            Response::Welcome { connection: id, user, expires_at, expires_in, rooms: &rooms, max_message_bytes };
+        outbox.push(welcome.frame());
         if answer_to.is_some() {
             outbox.push(Response::renewed(answer_to, expires_at, expires_in).frame());
         }
@@ -181,8 +184,14 @@ impl Session {
             let message = format!("this token is not of {}: open another connection for it", self.identity.user);
             return Err(Refusal::of(ErrorCode::WrongUser, "token", message));
         }
-        self.identity = identity;
-        self.plan_warning();
+        let replaced = std::mem::replace(&mut self.identity, identity);
+        // Who renews with the token whose end has just been announced is not told again: that client
+        // would renew again with the same, and so on.
+        if self.warn_at.is_some() || self.identity.expires_at > replaced.expires_at {
+            self.plan_warning();
+        } else {
+            self.plan_look();
+        }
         if id.is_some() {
             let (expires_at, expires_in) = expiry(&self.identity, &self.door);
             self.say(&Response::renewed(id, expires_at, expires_in));
@@ -272,10 +281,11 @@ impl Session {
         let left = self.identity.expires_at.saturating_sub(now);
         let warning = self.door.config.limits.expiry_warning.min(left / 2);
         self.warn_at = (!warning.is_zero()).then(|| self.identity.expires_at.saturating_sub(warning));
-        self.plan_look(now);
+        self.plan_look();
     }
 
-    fn plan_look(&mut self, now: Duration) {
+    fn plan_look(&mut self) {
+        let now = self.door.config.clock.unix();
         let next = self.warn_at.unwrap_or(self.identity.expires_at);
         self.look_at = self.door.config.clock.now() + next.saturating_sub(now).min(LOOK_INTERVAL);
     }
@@ -288,7 +298,7 @@ impl Session {
             let left = self.identity.expires_at.saturating_sub(now);
             self.say(&Response::Expiring { seconds: left.as_secs() });
         }
-        self.plan_look(now);
+        self.plan_look();
         Ok(())
     }
 

@@ -4,9 +4,9 @@ use std::future::Future;
 
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL};
+use axum::http::header::{ALLOW, CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL};
 use axum::http::header::{HeaderName, HeaderValue, SEC_WEBSOCKET_VERSION, UPGRADE};
-use axum::http::{HeaderMap, StatusCode, Version};
+use axum::http::{HeaderMap, Method, StatusCode, Version};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -37,9 +37,12 @@ impl Upgrade {
     /// Checks that a request asks for a WebSocket, and asks rightly.
     ///
     /// # Errors
-    /// The HTTP answer for one that does not: 426 where the WebSocket or its version is missing,
-    /// 400 where the request breaks the RFC.
+    /// The HTTP answer for one that does not: 405 for another method than GET, 426 where the
+    /// WebSocket or its version is missing, 400 where the request breaks the RFC.
     pub fn accept(request: Request) -> Result<Self, Problem> {
+        if request.method() != Method::GET {
+            return Err(Problem::new(ErrorCode::MethodNotAllowed, "a WebSocket upgrade is a GET").header(ALLOW, "GET"));
+        }
         let headers = request.headers();
         if !has_token(headers, &UPGRADE, "websocket") || !has_token(headers, &CONNECTION, "upgrade") {
             let detail = "this is a WebSocket endpoint: connect with new WebSocket(url) or websocat";

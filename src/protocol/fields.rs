@@ -26,26 +26,22 @@ pub(super) struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    /// Reads a whole text as one object.
-    pub(super) fn parse(text: &'a str, max_depth: usize) -> Result<Self, Refusal> {
+    /// Reads a whole text as one object. Beside it comes what is wrong with the object as a whole,
+    /// if anything is: its fields can be read all the same, to tell which request it was.
+    pub(super) fn parse(text: &'a str, max_depth: usize) -> Result<(Self, Result<(), Refusal>), Refusal> {
+        let (fields, mut whole) = Self::object(text, String::new())?;
         if deeper_than(text, max_depth) {
             let message = format!("the JSON is nested more than {max_depth} levels deep");
-            return Err(Refusal::new(ErrorCode::TooDeep, message));
+            whole = Err(Refusal::new(ErrorCode::TooDeep, message));
         }
-        Self::object(text, String::new())
+        Ok((fields, whole))
     }
 
-    fn object(text: &'a str, path: String) -> Result<Self, Refusal> {
+    fn object(text: &'a str, path: String) -> Result<(Self, Result<(), Refusal>), Refusal> {
         match serde_json::from_str::<Object<'a>>(text) {
-            Ok(Object { fields, fault: None }) => Ok(Self { path, left: fields }),
-            Ok(Object { fault: Some(Fault::Duplicate(name)), .. }) => {
-                let field = path + shown(&name);
-                let message = format!("`{field}` stands there twice");
-                Err(Refusal::of(ErrorCode::DuplicateField, field, message))
-            }
-            Ok(Object { fault: Some(Fault::TooMany), .. }) => {
-                let message = format!("there are more than {MAX_FIELDS} fields");
-                Err(Refusal::new(ErrorCode::UnknownField, message))
+            Ok(Object { fields, fault }) => {
+                let whole = fault.map_or(Ok(()), |fault| Err(fault.refusal(&path)));
+                Ok((Self { path, left: fields }, whole))
             }
             Err(error) if error.is_data() && path.is_empty() => {
                 Err(Refusal::new(ErrorCode::NotAnObject, "the JSON must be an object"))
@@ -117,7 +113,8 @@ impl<'a> Fields<'a> {
     /// Takes a field that must be an object, if it is there.
     pub(super) fn fields(&mut self, name: &str) -> Result<Option<Fields<'a>>, Refusal> {
         let Some(raw) = self.raw(name) else { return Ok(None) };
-        Fields::object(raw.get(), format!("{}.", self.path_of(name))).map(Some)
+        let (fields, whole) = Fields::object(raw.get(), format!("{}.", self.path_of(name)))?;
+        whole.map(|()| Some(fields))
     }
 
     /// Whether every field has been taken.
@@ -146,7 +143,7 @@ impl<'a> Fields<'a> {
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 /// A JSON object as its fields came, and the first thing found wrong with it. A fault is kept and
-/// not raised, so that the rest is still checked to be JSON.
+/// not raised, so that the rest is still checked to be JSON, and the request's id still found.
 struct Object<'a> {
     fields: Vec<(Cow<'a, str>, &'a RawValue)>,
     fault: Option<Fault>,
@@ -155,6 +152,20 @@ struct Object<'a> {
 enum Fault {
     Duplicate(String),
     TooMany,
+}
+
+impl Fault {
+    /// The fault in words; `path` is where the object stands.
+    fn refusal(self, path: &str) -> Refusal {
+        match self {
+            Self::Duplicate(name) => {
+                let field = format!("{path}{}", shown(&name));
+                let message = format!("`{field}` stands there twice");
+                Refusal::of(ErrorCode::DuplicateField, field, message)
+            }
+            Self::TooMany => Refusal::new(ErrorCode::UnknownField, format!("there are more than {MAX_FIELDS} fields")),
+        }
+    }
 }
 
 impl<'de> Deserialize<'de> for Object<'de> {
@@ -171,13 +182,10 @@ impl<'de> Deserialize<'de> for Object<'de> {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object<'de>, A::Error> {
                 let mut object = Object { fields: Vec::with_capacity(8), fault: None };
                 while let Some((Text(name), value)) = map.next_entry::<Text<'de>, &'de RawValue>()? {
-                    if object.fault.is_some() {
-                        continue;
-                    }
                     if object.fields.iter().any(|(known, _)| *known == name) {
-                        object.fault = Some(Fault::Duplicate(name.into_owned()));
+                        object.fault.get_or_insert_with(|| Fault::Duplicate(name.into_owned()));
                     } else if object.fields.len() == MAX_FIELDS {
-                        object.fault = Some(Fault::TooMany);
+                        object.fault.get_or_insert(Fault::TooMany);
                     } else {
                         object.fields.push((name, value));
                     }
@@ -241,5 +249,8 @@ mod tests {
     fn a_fault_does_not_hide_that_the_rest_is_no_json() {
         let refusal = Fields::parse(r#"{"a":1,"a":2,]"#, 8).err().unwrap();
         assert_eq!(refusal.code, ErrorCode::NotJson);
+        let (mut fields, whole) = Fields::parse(r#"{"a":1,"a":2,"b":3}"#, 8).ok().unwrap();
+        assert_eq!(whole.unwrap_err().code, ErrorCode::DuplicateField);
+        assert_eq!(fields.raw("a").unwrap().get(), "1");
     }
 }

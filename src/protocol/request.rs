@@ -100,9 +100,9 @@ impl<'a> Request<'a> {
     /// A refusal, with the request's id where it could be read, so that the client can tell which
     /// of its requests is meant.
     pub fn parse(text: &'a str, bounds: Bounds) -> Result<Self, (Option<RequestId<'a>>, Refusal)> {
-        let mut fields = Fields::parse(text, bounds.max_depth).map_err(|refusal| (None, refusal))?;
+        let (mut fields, whole) = Fields::parse(text, bounds.max_depth).map_err(|refusal| (None, refusal))?;
         let id = RequestId::take(&mut fields).map_err(|refusal| (None, refusal))?;
-        match Action::take(fields, bounds) {
+        match whole.and_then(|()| Action::take(fields, bounds)) {
             Ok(action) => Ok(Self { id, action }),
             Err(refusal) => Err((id, refusal)),
         }
@@ -146,7 +146,8 @@ impl<'a> BackendPublish<'a> {
     /// # Errors
     /// The refusal of the first field that is wrong.
     pub fn parse(text: &'a str, bounds: Bounds) -> Result<Self, Refusal> {
-        let mut fields = Fields::parse(text, bounds.max_depth)?;
+        let (mut fields, whole) = Fields::parse(text, bounds.max_depth)?;
+        whole?;
         let to = fields.fields("to")?.ok_or_else(|| fields.missing("to"))?;
         let except = fields.fields("except")?;
         let publish = Self {
@@ -166,7 +167,8 @@ impl RoomRequest {
     /// # Errors
     /// The refusal of the first field that is wrong.
     pub fn parse(text: &str, bounds: Bounds) -> Result<Self, Refusal> {
-        let mut fields = Fields::parse(text, bounds.max_depth)?;
+        let (mut fields, whole) = Fields::parse(text, bounds.max_depth)?;
+        whole?;
         let room = take_room(&mut fields)?;
         fields.finish()?;
         Ok(Self { room })

@@ -33,6 +33,8 @@ pub enum Response<'a> {
         expires_in: u64,
         /// The rooms that the connection is in.
         rooms: &'a [RoomName],
+        /// How large a message may be: a larger one ends the connection.
+        max_message_bytes: usize,
     },
     /// Done.
     Reply {

@@ -161,7 +161,7 @@ async fn a_bad_body_is_a_problem_that_names_the_field() {
         assert_eq!((problem["code"].as_str(), problem["field"].as_str()), (Some(code), field), "{body}: {problem}");
         assert_eq!(problem["title"], "Bad Request");
     }
-    let deep = format!(r#"{{"to":{{"all":true}},"event":"e","data":{}}}"#, "[".repeat(100_000));
+    let deep = format!(r#"{{"to":{{"all":true}},"event":"e","data":{}}}"#, "[".repeat(100_000) + &"]".repeat(100_000));
     assert_eq!(server.api("POST", "/v1/publish", &deep).await.1["code"], "too_deep");
     let (status, problem) = server.api("GET", "/v1/users/a%00b", "").await;
     assert_eq!((status, &problem["field"]), (400, &json!("user")));

@@ -57,6 +57,27 @@ async fn a_request_that_is_no_proper_upgrade_gets_a_proper_answer() {
 }
 
 #[tokio::test]
+async fn a_connection_on_the_public_door_serves_one_request() {
+    let server = Server::start().await;
+    for path in ["/health", "/ws", "/nothing"] {
+        let mut raw = Raw::open(server.public).await;
+        raw.send(format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").repeat(2).as_bytes()).await;
+        let head = raw.head().await.to_lowercase();
+        assert!(head.contains("\r\nconnection: close\r\n"), "{head}");
+        assert!(!String::from_utf8(raw.end().await).unwrap().contains("HTTP/1.1"), "one answer only");
+    }
+}
+
+#[tokio::test]
+async fn head_is_no_upgrade() {
+    let server = Server::start().await;
+    let mut raw = Raw::open(server.public).await;
+    raw.send(String::from_utf8(upgrade_request("/ws")).unwrap().replace("GET ", "HEAD ").as_bytes()).await;
+    let head = raw.head().await;
+    assert!(head.starts_with("HTTP/1.1 405 ") && head.to_lowercase().contains("allow: get"), "{head}");
+}
+
+#[tokio::test]
 async fn an_upgrade_in_any_case_and_order_is_accepted() {
     let server = Server::start().await;
     let mut raw = Raw::open(server.public).await;
@@ -67,6 +88,8 @@ async fn an_upgrade_in_any_case_and_order_is_accepted() {
     .await;
     let head = raw.head().await.to_lowercase();
     assert!(head.starts_with("http/1.1 101 "), "{head}");
+    // Nothing else in it: the WebSocket of Node refuses `upgrade, close`.
+    assert!(head.contains("\r\nconnection: upgrade\r\n"), "{head}");
     // The example of RFC 6455, 1.3.
     assert!(head.contains("sec-websocket-accept: s3pplmbitxaq9kygzzhzrbk+xoo=\r\n"), "{head}");
     assert!(!head.contains("sec-websocket-extensions"), "{head}");

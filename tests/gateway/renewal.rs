@@ -81,6 +81,23 @@ async fn a_short_lived_token_is_announced_when_half_of_it_is_over() {
 }
 
 #[tokio::test]
+async fn renewing_with_the_same_token_is_no_reason_to_announce_its_end_again() {
+    let server = Server::start().await;
+    let token = server.token_for("alice", json!({}), Duration::from_secs(20));
+    let mut alice = server.dial(&format!("?token={token}")).await;
+    assert_eq!(alice.receive().await["type"], "welcome");
+    server.pass(Duration::from_secs(11));
+    assert_eq!(alice.receive().await["type"], "expiring");
+    renew(&mut alice, &token).await;
+    server.pass(Duration::from_secs(9));
+    alice.hears_nothing().await;
+    // A longer one is announced, however little longer.
+    renew(&mut alice, &server.token_for("alice", json!({}), Duration::from_secs(20))).await;
+    server.pass(Duration::from_secs(11));
+    assert_eq!(alice.receive().await["type"], "expiring");
+}
+
+#[tokio::test]
 async fn an_expired_connection_is_closed_without_a_word_from_it() {
     let server = Server::start().await;
     let mut alice = server.connect("alice", json!({})).await;
