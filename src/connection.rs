@@ -9,7 +9,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::HeaderMap;
-use axum::http::header::HOST;
+use axum::http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CONTENT_TYPE, HOST};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
 use tokio_util::sync::CancellationToken;
@@ -88,7 +88,8 @@ async fn page(State(door): State<Arc<Door>>, headers: HeaderMap) -> Response {
     }
 }
 
-/// The JavaScript client, as a module.
+/// The JavaScript client, as a module. Pages of other origins may import it: it is the same for all.
 async fn client() -> impl IntoResponse {
-    ([("content-type", "text/javascript; charset=utf-8")], include_str!("../client-js/wsgate.js"))
+    let headers = [(CONTENT_TYPE, "text/javascript; charset=utf-8"), (ACCESS_CONTROL_ALLOW_ORIGIN, "*")];
+    (headers, include_str!("../client-js/wsgate.js"))
 }

@@ -149,6 +149,7 @@ async fn health_and_the_client_are_served_and_no_page_is() {
     assert_eq!(get("/health").await.unwrap().text().await.unwrap(), "ok\n");
     let client = get("/client.js").await.unwrap();
     assert_eq!(client.headers()["content-type"], "text/javascript; charset=utf-8");
+    assert_eq!(client.headers()["access-control-allow-origin"], "*", "pages of other origins import it");
     assert!(client.text().await.unwrap().contains("export "));
     assert_eq!(get("/").await.unwrap().status(), 404);
     assert_eq!(get("/v1/publish").await.unwrap().status(), 404, "the API is not on this door");
