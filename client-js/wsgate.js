@@ -149,12 +149,9 @@ export function connect(
   };
 
   const answer = (message) => {
-    // An error has no id if the gateway could not read it, as where `data` is nested too deep.
-    // Answers come in the order of the requests, so it means the oldest.
-    const id = message.id ?? requests.keys().next().value;
-    const asked = requests.get(id);
+    const asked = requests.get(message.id);
     if (!asked) return;
-    requests.delete(id);
+    requests.delete(message.id);
     if (message.type === "error") {
       asked.reject(failure(message.code, message.message, message.field, message.temporary));
       return;
