@@ -237,12 +237,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         }
     }
 
-    /// Waits for the deadline, or for the time to ping or to give up.
+    /// Waits for the deadline, or for the time to ping or to give up. The clock is asked before the
+    /// timer is: a timer does not fire for a task that has used up its share of the scheduler, as
+    /// one does whose peer never stops sending.
     fn poll_time(&mut self, cx: &mut Context<'_>, deadline: Instant) -> Poll<Result<Option<Message>, Ended>> {
         loop {
-            let due = self.liveness.due(&self.limits);
-            ready!(self.alarm.poll(cx, &self.clock, due.min(deadline)));
-            let now = self.clock.now();
+            let (now, due) = (self.clock.now(), self.liveness.due(&self.limits));
             if now >= due {
                 if self.liveness.pinged.is_some() {
                     let close = Close::new(CloseCode::NoPong, "this client no longer answers pings");
@@ -250,13 +250,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
                 }
                 self.liveness.pinged = Some(now);
                 self.outbox.push(Frame::ping());
+                if let Poll::Ready(Err(_)) = self.poll_write(cx) {
+                    return Poll::Ready(Err(Ended::Lost));
+                }
+                continue;
             }
             if now >= deadline {
                 return Poll::Ready(Ok(None));
             }
-            if let Poll::Ready(Err(_)) = self.poll_write(cx) {
-                return Poll::Ready(Err(Ended::Lost));
-            }
+            ready!(self.alarm.poll(cx, &self.clock, due.min(deadline)));
         }
     }
 
@@ -410,4 +412,53 @@ fn ended(error: &Error) -> Ended {
         }
     };
     Ended::ByUs(close)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    /// A peer that never stops sending: there is always more to read, as far as the scheduler lets
+    /// one task go on.
+    struct Endless(&'static [u8]);
+
+    impl AsyncRead for Endless {
+        fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            let budget = ready!(tokio::task::coop::poll_proceed(cx));
+            while buffer.remaining() >= self.0.len() {
+                buffer.put_slice(self.0);
+            }
+            budget.made_progress();
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl AsyncWrite for Endless {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_deadline_comes_however_much_there_is_to_read() {
+        let pong: &[u8] = &[0x8A, 0x80, 0, 0, 0, 0];
+        let empty_fragment: &[u8] = &[0x00, 0x80, 0, 0, 0, 0];
+        for (read_ahead, endless) in [(&[][..], pong), (&[0x01, 0x80, 0, 0, 0, 0][..], empty_fragment)] {
+            let waiting = tokio::spawn(async move {
+                let mut socket = Socket::new(Endless(endless), read_ahead, &Limits::DEFAULT, Clock::system());
+                socket.receive(Instant::now() + Duration::from_millis(20)).await.is_ok_and(|message| message.is_none())
+            });
+            let waited = tokio::time::timeout(Duration::from_secs(10), waiting).await;
+            assert!(waited.expect("the deadline to come").unwrap());
+        }
+    }
 }

@@ -3,7 +3,7 @@ use std::time::Duration;
 use serde_json::json;
 use tokio_websockets::Message;
 
-use crate::support::{Client, Opcode, Raw, Server, frame, upgrade_request};
+use crate::support::{Client, Opcode, Raw, Server, frame, upgrade_request, within_reason};
 
 #[tokio::test]
 async fn a_token_in_the_query_is_welcome() {
@@ -67,6 +67,36 @@ async fn no_token_in_time_is_4408_and_nothing_but_a_token_extends_it() {
     assert_eq!(alice.closed().await.0, 4408);
     server.pass(Duration::from_secs(9));
     assert!(slow.text().await.contains("4408"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_does_not_hold_up_the_clock() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let server = Server::start().await;
+    let start = frame(false, Opcode::Text, b"{");
+    for (name, flood) in [
+        ("pongs", frame(true, Opcode::Pong, b"").repeat(10_000)),
+        ("empty fragments", frame(false, Opcode::Continuation, b"").repeat(10_000)),
+    ] {
+        let mut raw = Raw::upgrade(server.public, "/ws").await;
+        if name == "empty fragments" {
+            raw.send(&start).await;
+        }
+        let (mut reader, mut writer) = raw.stream.into_split();
+        let flooding = tokio::spawn(async move { while writer.write_all(&flood).await.is_ok() {} });
+        let mut answer = Vec::new();
+        within_reason(name, async {
+            while !String::from_utf8_lossy(&answer).contains("4408") {
+                server.pass(Duration::from_secs(1));
+                tokio::select! {
+                    read = reader.read_buf(&mut answer) => assert_ne!(read.unwrap(), 0, "{name}"),
+                    () = tokio::time::sleep(Duration::from_millis(5)) => {}
+                }
+            }
+        })
+        .await;
+        flooding.abort();
+    }
 }
 
 #[tokio::test]
