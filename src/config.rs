@@ -26,7 +26,7 @@ pub struct Config {
     /// What tells the time.
     pub clock: Clock,
     /// A page of HTML for `/` on the public listener, as `wsgate dev` has one; none as a rule. It is
-    /// shown to requests for localhost, 127.0.0.1 or [::1] only.
+    /// shown to requests for `localhost`, `127.0.0.1` or `[::1]` only.
     pub page: Option<String>,
 }
 
