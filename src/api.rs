@@ -22,15 +22,15 @@ use crate::protocol::{
 };
 
 /// What every request needs: shared by all of them.
-pub struct Api {
+pub(crate) struct Api {
     /// What is allowed, and the key.
-    pub config: Config,
+    pub(crate) config: Config,
     /// Who is where.
-    pub hub: Arc<Hub>,
+    pub(crate) hub: Arc<Hub>,
 }
 
 /// The routes of the backend listener.
-pub fn routes(api: Arc<Api>) -> Router {
+pub(crate) fn routes(api: Arc<Api>) -> Router {
     Router::new()
         .route("/v1/publish", post(publish))
         .route("/v1/users/{user}", get(user))

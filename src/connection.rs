@@ -24,21 +24,21 @@ pub use socket::{Ended, Message, Socket};
 pub use upgrade::Upgrade;
 
 /// What every connection needs: shared by all of them.
-pub struct Door {
+pub(crate) struct Door {
     /// What is allowed.
-    pub config: Config,
+    pub(crate) config: Config,
     /// Who is where.
-    pub hub: Arc<Hub>,
+    pub(crate) hub: Arc<Hub>,
     /// Turns tokens into identities.
-    pub verifier: Verifier,
+    pub(crate) verifier: Verifier,
     /// Set when the gateway stops.
-    pub stopping: CancellationToken,
+    pub(crate) stopping: CancellationToken,
     /// Counts the tasks of connections, so that a stop can wait for them.
-    pub tasks: TaskTracker,
+    pub(crate) tasks: TaskTracker,
 }
 
 /// The routes of the public listener.
-pub fn routes(door: Arc<Door>) -> Router {
+pub(crate) fn routes(door: Arc<Door>) -> Router {
     let mut routes = Router::new()
         .route("/ws", get(connect))
         .route("/health", get(|| async { "ok\n" }))

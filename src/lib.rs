@@ -15,7 +15,7 @@
 //! protocol  config  clock
 //! ```
 
-pub mod api;
+mod api;
 pub mod auth;
 pub mod clock;
 pub mod config;

@@ -70,6 +70,8 @@ impl Gateway {
         let Self { config, hub } = self;
         let tasks = TaskTracker::new();
         let stopping = CancellationToken::new();
+        // Whoever drops this future instead of asking it to stop stops the accepting all the same.
+        let _stop_on_drop = stopping.clone().drop_guard();
         let (limits, clock) = (config.limits.clone(), config.clock.clone());
 
         let door = Arc::new(Door {
