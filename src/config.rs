@@ -100,7 +100,7 @@ pub struct Limits {
     /// Levels of arrays and objects in a message or a body, its `data` included
     #[arg(long, env = "WSGATE_MAX_DEPTH", default_value_t = Self::DEFAULT.max_depth)]
     pub max_depth: usize,
-    /// Malformed frames of one connection; the next one closes it
+    /// Malformed frames and refused renewals of one connection; the next one closes it
     #[arg(long, env = "WSGATE_MAX_BAD_FRAMES", default_value_t = Self::DEFAULT.max_bad_frames)]
     pub max_bad_frames: usize,
     /// Rooms that one connection may be in, its personal room not counted

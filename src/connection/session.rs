@@ -263,12 +263,13 @@ impl Session {
         Ok(())
     }
 
-    /// Answers what is not done. Only so many frames that make no sense are answered.
+    /// Answers what is not done. Only so many frames that make no sense are answered, and only so
+    /// many tokens tried: each of those costs a signature and a line in the log.
     fn refuse(&mut self, id: Option<RequestId<'_>>, refusal: &Refusal) -> Result<(), Close> {
         self.say(&Response::refused(id, refusal));
-        self.bad_frames += usize::from(refusal.code.is_malformed());
+        self.bad_frames += usize::from(refusal.code.is_counted());
         if self.bad_frames > self.door.config.limits.max_bad_frames {
-            let reason = format!("too many frames made no sense, the last because {}", refusal.message);
+            let reason = format!("too many bad frames, the last because {}", refusal.message);
             return Err(Close::new(CloseCode::BadFrame, reason));
         }
         Ok(())

@@ -27,7 +27,7 @@ pub enum CloseCode {
     MessageTooBig,
     /// 1011: the gateway itself failed.
     InternalError,
-    /// 4400: the first frame made no sense, or too many frames did not.
+    /// 4400: the first frame made no sense, or too many frames were bad.
     BadFrame,
     /// 4401: the token is missing, refused or has expired.
     TokenRefused,

@@ -99,9 +99,9 @@ impl ErrorCode {
         }
     }
 
-    /// Whether the frame itself was wrong, as no frame of a correct client ever is. A connection
-    /// may send only so many of these.
-    pub fn is_malformed(self) -> bool {
+    /// Whether a connection may be refused for this only so many times: no correct client sends
+    /// malformed frames at all, or one bad token after the other.
+    pub fn is_counted(self) -> bool {
         matches!(
             self,
             Self::NotJson
@@ -112,6 +112,8 @@ impl ErrorCode {
                 | Self::UnknownField
                 | Self::DuplicateField
                 | Self::UnknownType
+                | Self::TokenRefused
+                | Self::WrongUser
         )
     }
 

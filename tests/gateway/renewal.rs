@@ -54,6 +54,20 @@ async fn another_users_token_or_a_bad_one_changes_nothing() {
 }
 
 #[tokio::test]
+async fn only_so_many_bad_tokens_are_tried() {
+    let server = Server::start().await;
+    let mut alice = server.connect("alice", json!({})).await;
+    let bobs = server.token("bob", json!({}));
+    for _ in 0..5 {
+        assert_eq!(renew(&mut alice, "nonsense").await["code"], "token_refused");
+        assert_eq!(renew(&mut alice, &bobs).await["code"], "wrong_user");
+    }
+    assert_eq!(renew(&mut alice, &server.token("alice", json!({}))).await["ok"], true);
+    assert_eq!(renew(&mut alice, "nonsense").await["code"], "token_refused");
+    assert_eq!(alice.closed().await.0, 4400);
+}
+
+#[tokio::test]
 async fn the_end_is_announced_once_and_again_after_a_renewal() {
     let server = Server::start().await;
     let mut alice = server.connect("alice", json!({})).await;
