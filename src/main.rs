@@ -1,7 +1,8 @@
 //! The command line: `wsgate serve`, `wsgate dev`, `wsgate token`.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -64,15 +65,23 @@ enum Command {
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
+async fn main() -> ExitCode {
     let command = Arguments::parse().command;
     let filter = EnvFilter::try_from_env("WSGATE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     let colours = std::io::stderr().is_terminal();
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();
-    match command {
+    let outcome = match command {
         Command::Serve { listen, backend_listen, limits } => serve(listen, backend_listen, limits).await,
         Command::Dev { listen, backend_listen, limits } => dev(listen, backend_listen, limits).await,
         Command::Token { sub, grants, ttl } => token(&sub, &grants, ttl),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // For a person: what went wrong, and not where in the code.
+            let _nobody_reads = writeln!(std::io::stderr(), "wsgate: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }
 
@@ -146,6 +155,5 @@ async fn run(listeners: Listeners, config: Config) -> anyhow::Result<()> {
 }
 
 fn println(text: &str) -> anyhow::Result<()> {
-    use std::io::Write;
     Ok(writeln!(std::io::stdout(), "{text}")?)
 }
