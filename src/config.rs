@@ -11,6 +11,8 @@ use crate::clock::Clock;
 pub const MIN_SECRET_BYTES: usize = 32;
 /// The shortest API key, in bytes: 16 are what a random 128-bit key has before it is encoded.
 pub const MIN_API_KEY_BYTES: usize = 16;
+/// No limit in bytes may be larger: a gibibyte.
+const MAX_BYTES: usize = 1024 * 1024 * 1024;
 /// No time limit or interval may be longer: a leap year.
 const MAX_DURATION: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
@@ -193,6 +195,18 @@ impl Config {
 
 impl Limits {
     fn check(&self) -> Result<(), ConfigError> {
+        // Sums of two of them must not overflow, and none makes sense that is larger.
+        for (setting, value) in [
+            ("max_head_bytes", self.max_head_bytes),
+            ("max_token_bytes", self.max_token_bytes),
+            ("max_message_bytes", self.max_message_bytes),
+            ("max_outbox_bytes", self.max_outbox_bytes),
+            ("max_body_bytes", self.max_body_bytes),
+        ] {
+            if value > MAX_BYTES {
+                return Err(ConfigError { setting, problem: format!("must be at most {MAX_BYTES}, not {value}") });
+            }
+        }
         // hyper's own least.
         at_least("max_head_bytes", self.max_head_bytes, 8192)?;
         at_least("max_token_bytes", self.max_token_bytes, 128)?;
@@ -256,6 +270,8 @@ mod tests {
         assert_eq!(short.check().unwrap_err().setting, "jwt_secret");
         let limits = Limits { ping_interval: Duration::ZERO, ..Limits::DEFAULT };
         assert_eq!(limits.check().unwrap_err().setting, "ping_interval");
+        let limits = Limits { max_message_bytes: usize::MAX, ..Limits::DEFAULT };
+        assert_eq!(limits.check().unwrap_err().setting, "max_message_bytes");
         let limits = Limits { max_outbox_bytes: 1000, ..Limits::DEFAULT };
         assert_eq!(limits.check().unwrap_err().setting, "max_outbox_bytes");
     }

@@ -113,7 +113,7 @@ fn token(sub: &UserId, grants: &[String], ttl: Duration) -> anyhow::Result<()> {
     for grant in grants {
         granted.add(grant).map_err(anyhow::Error::msg).with_context(|| format!("--grant '{grant}'"))?;
     }
-    let exp = (Clock::system().unix() + ttl).as_secs() as f64;
+    let exp = Clock::system().unix().saturating_add(ttl).as_secs() as f64;
     let claims = Claims { sub: sub.to_string(), exp, nbf: None, grants: granted };
     println(&mint(&secret, &claims)?)
 }
@@ -140,8 +140,8 @@ async fn bind(address: SocketAddr, option: &str) -> anyhow::Result<TcpListener> 
 
 async fn run(listeners: Listeners, config: Config) -> anyhow::Result<()> {
     let (public, backend) = (listeners.public.local_addr()?, listeners.backend.local_addr()?);
-    tracing::info!(%public, %backend, "listening");
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    tracing::info!(%public, %backend, "listening");
     let asked = async move {
         tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
         // Whoever asks twice means now.

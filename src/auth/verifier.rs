@@ -1,10 +1,14 @@
 //! Verifies tokens (RFC 7519, RFC 8725).
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
-use serde::{Deserialize, Serialize, Serializer};
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use thiserror::Error;
 
 use crate::config::{Config, Secret};
@@ -71,7 +75,7 @@ pub struct Claims {
     #[serde(serialize_with = "whole_seconds")]
     pub exp: f64,
     /// Since when it is valid, in Unix seconds.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "not_null", skip_serializing_if = "Option::is_none")]
     pub nbf: Option<f64>,
     /// What it allows.
     #[serde(default)]
@@ -108,7 +112,7 @@ impl Verifier {
         }
         let data = jsonwebtoken::decode::<Claims>(token, &self.key, &self.validation)
             .map_err(|error| header_error(token).unwrap_or_else(|| token_error(&error)))?;
-        if data.header.crit.is_some() {
+        if data.header.crit.is_some() || has_crit(token) {
             return Err(TokenError::Critical);
         }
         self.identity(data.claims, now)
@@ -153,6 +157,18 @@ fn signature_only() -> Validation {
     validation.validate_nbf = false;
     validation.validate_aud = false;
     validation
+}
+
+/// Whether the header has `crit` at all: the library takes `null` for its absence.
+fn has_crit(token: &str) -> bool {
+    let header = token.split('.').next().and_then(|header| BASE64_URL_SAFE_NO_PAD.decode(header).ok());
+    let header = header.and_then(|json| serde_json::from_slice::<BTreeMap<String, IgnoredAny>>(&json).ok());
+    header.is_none_or(|fields| fields.contains_key("crit"))
+}
+
+/// A claim that may be missing, but not `null`.
+fn not_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
+    f64::deserialize(deserializer).map(Some)
 }
 
 /// What is wrong with the header, if it is JSON: the library says of an error in JSON not where it
@@ -205,8 +221,6 @@ fn numeric_date(claim: &str, seconds: f64) -> Result<Duration, TokenError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use base64::Engine;
-    use base64::prelude::BASE64_URL_SAFE_NO_PAD;
     use serde_json::{Value, json};
 
     const SECRET: &str = "a-secret-of-thirty-two-bytes-or-more";
@@ -294,6 +308,7 @@ mod tests {
             assert!(refusal(&with("grants", grants.clone())).starts_with(&wrong("")), "{grants}");
         }
         assert!(refusal(&with("nbf", json!("soon"))).starts_with(&wrong("invalid type")));
+        assert!(refusal(&with("nbf", json!(null))).starts_with(&wrong("invalid type")));
     }
 
     #[test]

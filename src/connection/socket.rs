@@ -61,7 +61,7 @@ pub enum Message {
 /// Why there will be no more messages.
 #[derive(Debug)]
 pub enum Ended {
-    /// The client has closed. Its Close is answered already.
+    /// The client has closed. The answer to its Close is in the outbox, as the last frame.
     ByPeer,
     /// The client is to be closed.
     ByUs(Close),
@@ -174,20 +174,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
 
     /// Reads one message, or one control frame, which is dealt with here.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Message>, Ended>> {
+        // Every frame is charged to the task's share of the scheduler, or else a client that sends
+        // much at once would hold up those that share its thread.
+        let share = ready!(tokio::task::coop::poll_proceed(cx));
         let mut duplex = Duplex { stream: &mut self.stream, outbox: &self.outbox, cx };
         let decoded = match self.codec.read(&mut duplex) {
             Ok(decoded) => decoded,
             Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
             Err(error) => return Poll::Ready(Err(ended(&error))),
         };
+        share.made_progress();
         self.liveness.hear(self.clock.now());
         Poll::Ready(match decoded {
             Decoded::Text(text) => Ok(Some(Message::Text(text))),
             Decoded::Binary(bytes) => Ok(Some(Message::Binary(bytes))),
             Decoded::Ping(_) | Decoded::Pong(_) | Decoded::Frame(_) => Ok(None),
             Decoded::Close(_) => {
-                // The answer is ready. That it was written is reported as the end of the connection.
-                let _closed = self.codec.flush(&mut duplex);
+                // The answer is ready, and is the last thing that is said: no event may follow it.
+                let mut answer = Answer(Vec::new());
+                let _closed = self.codec.flush(&mut answer);
+                self.outbox.seal([Frame::whole(Bytes::from(answer.0))]);
                 Err(Ended::ByPeer)
             }
         })
@@ -387,6 +393,25 @@ impl<S> Write for Duplex<'_, '_, S> {
         // If it does not fit, the outbox has kept the reason, and the connection ends.
         self.outbox.push(Frame::whole(Bytes::copy_from_slice(frame)));
         Ok(frame.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Takes what tungstenite writes, and has nothing to read.
+struct Answer(Vec<u8>);
+
+impl Read for Answer {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::WouldBlock.into())
+    }
+}
+
+impl Write for Answer {
+    fn write(&mut self, frame: &[u8]) -> io::Result<usize> {
+        self.0.write(frame)
     }
 
     fn flush(&mut self) -> io::Result<()> {

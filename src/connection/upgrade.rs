@@ -4,7 +4,10 @@ use std::future::Future;
 
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::header::{ALLOW, CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL};
+use axum::http::header::{
+    ALLOW, CONNECTION, CONTENT_LENGTH, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
+    TRANSFER_ENCODING,
+};
 use axum::http::header::{HeaderName, HeaderValue, SEC_WEBSOCKET_VERSION, UPGRADE};
 use axum::http::{HeaderMap, Method, StatusCode, Version};
 use axum::response::{IntoResponse, Response};
@@ -52,6 +55,10 @@ impl Upgrade {
         }
         if request.version() != Version::HTTP_11 {
             return Err(Problem::new(ErrorCode::BadUpgrade, "a WebSocket upgrade needs HTTP/1.1"));
+        }
+        // Its bytes could not be told from the first frames.
+        if headers.contains_key(TRANSFER_ENCODING) || headers.get(CONTENT_LENGTH).is_some_and(|length| length != "0") {
+            return Err(Problem::new(ErrorCode::BadUpgrade, "a WebSocket upgrade has no body"));
         }
         if only(headers, &SEC_WEBSOCKET_VERSION)?.as_bytes() != b"13" {
             return Err(Problem::new(ErrorCode::UpgradeRequired, "only version 13 of WebSocket is spoken here")

@@ -144,6 +144,17 @@ mod tests {
     }
 
     #[test]
+    fn nothing_follows_the_last_frames() {
+        let outbox = Outbox::new(1000);
+        outbox.seal([frame(2)]);
+        assert!(!outbox.push(frame(1)));
+        outbox.seal([frame(3)]);
+        let mut writing = VecDeque::new();
+        outbox.take(&mut writing);
+        assert_eq!(writing.iter().map(Bytes::len).collect::<Vec<_>>(), [2]);
+    }
+
+    #[test]
     fn what_the_writer_holds_counts_until_it_is_written() {
         let outbox = Outbox::new(1000);
         let mut writing = VecDeque::new();

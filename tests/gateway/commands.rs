@@ -226,10 +226,14 @@ async fn a_token_is_never_in_the_log() {
     let mut bob = Client::dial(public.parse().unwrap(), "/ws").await;
     bob.send(&json!({"type": "auth", "token": format!("{token}x")}).to_string()).await;
     bob.closed().await;
+    // {"alg":"x\nFORGED"}, which needs no secret.
+    let mut mallory = Client::dial(public.parse().unwrap(), "/ws?token=eyJhbGciOiJ4XG5GT1JHRUQifQ.e30.AAAA").await;
+    mallory.ended().await;
     let id = child.id().unwrap().to_string();
     assert!(Command::new("kill").arg(id).status().await.unwrap().success());
     within_reason("the end of the log", log.read_to_string(&mut text)).await.unwrap();
     assert!(text.contains("a token was refused"), "{text}");
+    assert!(text.contains("FORGED") && !text.lines().any(|line| line.starts_with("FORGED")), "{text}");
     let (_, payload) = token.split_once('.').unwrap();
     assert!(!text.contains(&payload[..20]) && !text.contains("token="), "{text}");
 }

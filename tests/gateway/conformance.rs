@@ -172,3 +172,28 @@ async fn nothing_after_a_close_is_acted_on() {
     assert_eq!(raw.close_code().await, 1003);
     bob.hears_nothing().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_event_follows_the_answer_to_a_close() {
+    let server = std::sync::Arc::new(Server::start().await);
+    let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let publishing = std::thread::spawn({
+        let (hub, stop) = (server.hub.clone(), stop.clone());
+        move || {
+            let to = wsgate::protocol::Target { all: true, ..Default::default() };
+            let (nobody, name) = (wsgate::protocol::Target::default(), "e".parse().unwrap());
+            let data = serde_json::value::RawValue::NULL;
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                hub.publish(&wsgate::hub::Event { to: &to, except: &nobody, name: &name, from: None, data }, None);
+            }
+        }
+    });
+    for _ in 0..200 {
+        let mut raw = connected(&server).await;
+        raw.send(&frame(true, Opcode::Close, &[3, 232])).await;
+        while raw.frame().await != (0x88, vec![3, 232]) {}
+        assert_eq!(raw.end().await, b"", "nothing after the Close");
+    }
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    publishing.join().unwrap();
+}

@@ -24,7 +24,13 @@ async fn a_request_that_is_no_proper_upgrade_gets_a_proper_answer() {
         }
     };
     type Change = Box<dyn Fn(String) -> String>;
-    let cases: [(&str, Change, &str); 12] = [
+    let cases: [(&str, Change, &str); 14] = [
+        ("400", Box::new(|it| it.replace("\r\n\r\n", "\r\nContent-Length: 2\r\n\r\nhi")), "bad_upgrade"),
+        (
+            "400",
+            Box::new(|it| it.replace("\r\n\r\n", "\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n")),
+            "bad_upgrade",
+        ),
         ("426", Box::new(without("Upgrade")), "upgrade_required"),
         ("426", Box::new(without("Connection")), "upgrade_required"),
         ("426", Box::new(|it| it.replace("Upgrade: websocket", "Upgrade: h2c")), "upgrade_required"),

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::support::{Client, Server};
+use crate::support::{Client, Opcode, Raw, Server, frame};
 
 async fn renew(client: &mut Client, token: &str) -> serde_json::Value {
     client.request(json!({"type": "auth", "token": token})).await
@@ -119,6 +119,21 @@ async fn an_expired_connection_is_closed_without_a_word_from_it() {
     assert_eq!(alice.receive().await, json!({"type": "expiring", "in": 0}));
     server.pass(Duration::from_secs(1));
     assert_eq!(alice.closed().await, (4401, "the token has expired".to_owned()));
+}
+
+#[tokio::test]
+async fn what_has_arrived_when_the_token_ends_is_not_acted_on() {
+    let server = Server::start().await;
+    let mut bob = server.connect("bob", json!({})).await;
+    let token = server.token_for("alice", json!({"*": ["publish"]}), Duration::from_secs(10));
+    let mut raw = Raw::upgrade(server.public, &format!("/ws?token={token}")).await;
+    raw.text().await;
+    // Both happen before the gateway, which shares this thread, can look: the request is read first.
+    let late = frame(true, Opcode::Text, br#"{"type":"publish","to":{"user":"bob"},"event":"late"}"#);
+    assert_eq!(raw.stream.try_write(&late).unwrap(), late.len());
+    server.pass(Duration::from_secs(11));
+    assert!(raw.text().await.contains("4401"));
+    bob.hears_nothing().await;
 }
 
 #[tokio::test]

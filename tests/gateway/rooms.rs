@@ -74,6 +74,8 @@ async fn an_event_to_a_user_reaches_all_connections_of_that_user() {
 async fn who_has_left_a_room_hears_no_more_of_it() {
     let server = Server::start().await;
     let [mut alice, mut bob] = server.members(["alice", "bob"], &["chat:1"]).await;
+    alice.publish(json!({"room": "chat:1"}), "before", json!(null)).await;
+    assert_eq!((alice.event().await, bob.event().await), ("before".into(), "before".into()));
     bob.leave("chat:1").await;
     alice.publish(json!({"room": "chat:1"}), "hi", json!(null)).await;
     assert_eq!(alice.event().await, "hi");
