@@ -12,12 +12,21 @@ pub struct Clock(Source);
 #[derive(Debug, Clone)]
 enum Source {
     System,
-    Manual { since: Instant, since_unix: Duration, passed: watch::Receiver<Duration> },
+    Manual { since: Instant, since_unix: Duration, time: watch::Receiver<Moved> },
 }
 
 /// Moves the clock that it was made with.
 #[derive(Debug)]
-pub struct ManualClock(watch::Sender<Duration>);
+pub struct ManualClock(watch::Sender<Moved>);
+
+/// How far a manual clock has been moved.
+#[derive(Debug, Default)]
+struct Moved {
+    /// The time that has passed.
+    passed: Duration,
+    /// How far the time of day has been set forward beside that.
+    set: Duration,
+}
 
 impl Clock {
     /// The system's clock.
@@ -27,8 +36,8 @@ impl Clock {
 
     /// A clock that starts now and stands still until it is moved.
     pub fn manual() -> (Self, ManualClock) {
-        let (sender, passed) = watch::channel(Duration::ZERO);
-        let clock = Self(Source::Manual { since: Instant::now(), since_unix: unix_now(), passed });
+        let (sender, time) = watch::channel(Moved::default());
+        let clock = Self(Source::Manual { since: Instant::now(), since_unix: unix_now(), time });
         (clock, ManualClock(sender))
     }
 
@@ -36,7 +45,7 @@ impl Clock {
     pub fn now(&self) -> Instant {
         match &self.0 {
             Source::System => Instant::now(),
-            Source::Manual { since, passed, .. } => *since + *passed.borrow(),
+            Source::Manual { since, time, .. } => *since + time.borrow().passed,
         }
     }
 
@@ -44,7 +53,10 @@ impl Clock {
     pub fn unix(&self) -> Duration {
         match &self.0 {
             Source::System => unix_now(),
-            Source::Manual { since_unix, passed, .. } => *since_unix + *passed.borrow(),
+            Source::Manual { since_unix, time, .. } => {
+                let moved = time.borrow();
+                *since_unix + moved.passed + moved.set
+            }
         }
     }
 
@@ -52,10 +64,10 @@ impl Clock {
     pub async fn sleep_until(&self, instant: Instant) {
         match &self.0 {
             Source::System => tokio::time::sleep_until(instant.into()).await,
-            Source::Manual { since, passed, .. } => {
+            Source::Manual { since, time, .. } => {
                 let since = *since;
                 // If whoever moves the clock is gone, it stands still for ever.
-                if passed.clone().wait_for(|passed| since + *passed >= instant).await.is_err() {
+                if time.clone().wait_for(|moved| since + moved.passed >= instant).await.is_err() {
                     std::future::pending::<()>().await;
                 }
             }
@@ -75,7 +87,12 @@ impl Clock {
 impl ManualClock {
     /// Moves the clock forward.
     pub fn advance(&self, by: Duration) {
-        self.0.send_modify(|passed| *passed += by);
+        self.0.send_modify(|moved| moved.passed += by);
+    }
+
+    /// Sets the time of day forward, as an operator or a time server does: no time passes.
+    pub fn set_forward(&self, by: Duration) {
+        self.0.send_modify(|moved| moved.set += by);
     }
 }
 

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::support::{Client, Opcode, Raw, Server, frame};
+use crate::support::{Client, Server};
 
 async fn renew(client: &mut Client, token: &str) -> serde_json::Value {
     client.request(json!({"type": "auth", "token": token})).await
@@ -122,17 +122,21 @@ async fn an_expired_connection_is_closed_without_a_word_from_it() {
 }
 
 #[tokio::test]
-async fn what_has_arrived_when_the_token_ends_is_not_acted_on() {
+async fn a_request_after_the_end_is_not_acted_on_even_if_no_timer_has_fired() {
     let server = Server::start().await;
     let mut bob = server.connect("bob", json!({})).await;
-    let token = server.token_for("alice", json!({"*": ["publish"]}), Duration::from_secs(10));
-    let mut raw = Raw::upgrade(server.public, &format!("/ws?token={token}")).await;
-    raw.text().await;
-    // Both happen before the gateway, which shares this thread, can look: the request is read first.
-    let late = frame(true, Opcode::Text, br#"{"type":"publish","to":{"user":"bob"},"event":"late"}"#);
-    assert_eq!(raw.stream.try_write(&late).unwrap(), late.len());
-    server.pass(Duration::from_secs(11));
-    assert!(raw.text().await.contains("4401"));
+    let fresh = server.token_for("alice", json!({}), Duration::from_secs(7200));
+    for request in [
+        json!({"type": "publish", "to": {"user": "bob"}, "event": "late"}),
+        json!({"type": "auth", "token": fresh, "id": 1}),
+    ] {
+        let token = server.token_for("alice", json!({"*": ["publish"]}), Duration::from_secs(10));
+        let mut alice = server.dial(&format!("?token={token}")).await;
+        assert_eq!(alice.receive().await["type"], "welcome");
+        server.set_clock_forward(Duration::from_secs(11));
+        alice.send(&request.to_string()).await;
+        assert_eq!(alice.closed().await.0, 4401);
+    }
     bob.hears_nothing().await;
 }
 

@@ -142,6 +142,11 @@ impl Server {
         self.time.advance(time);
     }
 
+    /// Sets the time of day forward: no timer fires.
+    pub fn set_clock_forward(&self, by: Duration) {
+        self.time.set_forward(by);
+    }
+
     /// Asks the gateway to stop.
     pub fn ask_to_stop(&mut self) {
         drop(self.shutdown.take());
