@@ -112,7 +112,7 @@ impl Verifier {
         }
         let data = jsonwebtoken::decode::<Claims>(token, &self.key, &self.validation)
             .map_err(|error| header_error(token).unwrap_or_else(|| token_error(&error)))?;
-        if data.header.crit.is_some() || has_crit(token) {
+        if has_crit(token) {
             return Err(TokenError::Critical);
         }
         self.identity(data.claims, now)

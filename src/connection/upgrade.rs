@@ -49,9 +49,7 @@ impl Upgrade {
         let headers = request.headers();
         if !has_token(headers, &UPGRADE, "websocket") || !has_token(headers, &CONNECTION, "upgrade") {
             let detail = "this is a WebSocket endpoint: connect with new WebSocket(url) or websocat";
-            return Err(Problem::new(ErrorCode::UpgradeRequired, detail)
-                .header(UPGRADE, "websocket")
-                .header(CONNECTION, "upgrade"));
+            return Err(Problem::new(ErrorCode::UpgradeRequired, detail).header(UPGRADE, "websocket"));
         }
         if request.version() != Version::HTTP_11 {
             return Err(Problem::new(ErrorCode::BadUpgrade, "a WebSocket upgrade needs HTTP/1.1"));
