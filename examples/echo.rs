@@ -4,12 +4,13 @@
 //!
 //!     cargo run --release --example echo -- 127.0.0.1:9001
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::Request;
 use axum::response::IntoResponse;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wsgate::connection::{Message, Socket, Upgrade};
@@ -29,9 +30,10 @@ async fn main() -> std::io::Result<()> {
 /// Echoes to whoever connects, at any path.
 pub async fn run(listener: TcpListener) {
     let limits = Limits { max_message_bytes: 64 * MIB, max_outbox_bytes: 512 * MIB, ..Limits::DEFAULT };
+    let limits = Arc::new(limits);
     let (clock, tasks) = (Clock::system(), TaskTracker::new());
     let routes = Router::new().fallback({
-        let (limits, clock, tasks) = (limits.clone(), clock.clone(), tasks.clone());
+        let (limits, clock, tasks) = (Arc::clone(&limits), clock.clone(), tasks.clone());
         |request: Request| async move {
             match Upgrade::accept(request) {
                 Ok(upgrade) => upgrade.on(&tasks, limits, clock, echo),
@@ -42,7 +44,7 @@ pub async fn run(listener: TcpListener) {
     accept(listener, Http::public(routes, &limits, clock), tasks, CancellationToken::new()).await;
 }
 
-async fn echo(mut socket: Socket<TcpStream>) {
+async fn echo(mut socket: Socket) {
     let ended = loop {
         let tomorrow = Instant::now() + Duration::from_secs(24 * 60 * 60);
         match socket.receive(tomorrow).await {

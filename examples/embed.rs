@@ -32,7 +32,8 @@ async fn main() -> anyhow::Result<()> {
     let mut number = 0_u64;
     while !running.is_finished() {
         let data = to_raw_value(&number)?;
-        let reached = hub.publish(&Event { to: &to, except: &nobody, name: &name, from: None, data: &data }, None);
+        let event = Event { to: &to, except: &nobody, name: &name, from: None, data: &data };
+        let reached = hub.publish(&event, None).await;
         tracing::info!(number, reached, "ticked");
         number += 1;
         tokio::time::sleep(Duration::from_secs(1)).await;

@@ -78,7 +78,7 @@ async fn publish(State(api): State<Arc<Api>>, request: Request) -> Result<Respon
     let publish = BackendPublish::parse(text(&body)?, api.bounds())?;
     let event =
         Event { to: &publish.to, except: &publish.except, name: &publish.event, from: None, data: publish.data };
-    Ok(json(&Answer { reached: api.hub.publish(&event, None) }))
+    Ok(json(&Answer { reached: api.hub.publish(&event, None).await }))
 }
 
 /// `GET /v1/users/{user}`: the user's connections, and the rooms that each is in.
@@ -114,10 +114,9 @@ async fn room(State(api): State<Arc<Api>>, path: PathName) -> Result<Response, P
         connection: ConnectionId,
     }
     let room: RoomName = named("room", path)?;
-    let members = api.hub.members_of(&room);
-    let listed = members.iter().take(api.config.limits.max_listed_members);
-    let listed = listed.map(|member| Listed { user: member.user(), connection: member.id() }).collect();
-    Ok(json(&Answer { room, total: members.len(), members: listed }))
+    let (total, members) = api.hub.members_of(&room, api.config.limits.max_listed_members);
+    let listed = members.iter().map(|member| Listed { user: member.user(), connection: member.id() }).collect();
+    Ok(json(&Answer { room, total, members: listed }))
 }
 
 /// `POST /v1/users/{user}/disconnect`: ends all connections of a user.
@@ -177,7 +176,7 @@ impl Api {
     }
 
     /// The connections of the user in the path, and the room in the body.
-    async fn user_and_room(&self, path: PathName, request: Request) -> Result<(Arc<[Arc<Member>]>, RoomName), Problem> {
+    async fn user_and_room(&self, path: PathName, request: Request) -> Result<(Vec<Arc<Member>>, RoomName), Problem> {
         let user: UserId = named("user", path)?;
         let body = self.body(request).await?;
         let room = RoomRequest::parse(text(&body)?, self.bounds())?.room;

@@ -1,6 +1,7 @@
 //! Time, which can be put into the hands of a test.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::watch;
@@ -12,7 +13,15 @@ pub struct Clock(Source);
 #[derive(Debug, Clone)]
 enum Source {
     System,
-    Manual { since: Instant, since_unix: Duration, time: watch::Receiver<Moved> },
+    /// Behind a pointer: every connection has a clock, and but for tests it is the system's.
+    Manual(Arc<Manual>),
+}
+
+#[derive(Debug)]
+struct Manual {
+    since: Instant,
+    since_unix: Duration,
+    time: watch::Receiver<Moved>,
 }
 
 /// Moves the clock that it was made with.
@@ -37,15 +46,15 @@ impl Clock {
     /// A clock that starts now and stands still until it is moved.
     pub fn manual() -> (Self, ManualClock) {
         let (sender, time) = watch::channel(Moved::default());
-        let clock = Self(Source::Manual { since: Instant::now(), since_unix: unix_now(), time });
-        (clock, ManualClock(sender))
+        let manual = Manual { since: Instant::now(), since_unix: unix_now(), time };
+        (Self(Source::Manual(Arc::new(manual))), ManualClock(sender))
     }
 
     /// The time for measuring durations: it never jumps.
     pub fn now(&self) -> Instant {
         match &self.0 {
             Source::System => Instant::now(),
-            Source::Manual { since, time, .. } => *since + time.borrow().passed,
+            Source::Manual(manual) => manual.since + manual.time.borrow().passed,
         }
     }
 
@@ -53,9 +62,9 @@ impl Clock {
     pub fn unix(&self) -> Duration {
         match &self.0 {
             Source::System => unix_now(),
-            Source::Manual { since_unix, time, .. } => {
-                let moved = time.borrow();
-                *since_unix + moved.passed + moved.set
+            Source::Manual(manual) => {
+                let moved = manual.time.borrow();
+                manual.since_unix + moved.passed + moved.set
             }
         }
     }
@@ -64,10 +73,10 @@ impl Clock {
     pub async fn sleep_until(&self, instant: Instant) {
         match &self.0 {
             Source::System => tokio::time::sleep_until(instant.into()).await,
-            Source::Manual { since, time, .. } => {
-                let since = *since;
+            Source::Manual(manual) => {
+                let has_come = |moved: &Moved| manual.since + moved.passed >= instant;
                 // If whoever moves the clock is gone, it stands still for ever.
-                if time.clone().wait_for(|moved| since + moved.passed >= instant).await.is_err() {
+                if manual.time.clone().wait_for(has_come).await.is_err() {
                     std::future::pending::<()>().await;
                 }
             }

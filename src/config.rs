@@ -1,6 +1,7 @@
 //! What an operator decides: secrets and limits.
 
 use std::fmt;
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use thiserror::Error;
@@ -27,6 +28,9 @@ pub struct Config {
     pub limits: Limits,
     /// What tells the time.
     pub clock: Clock,
+    /// Threads that serve connections, the one that the gateway is run on included. Each of the
+    /// others has a runtime of its own: a connection stays on the thread that accepted it.
+    pub workers: NonZeroUsize,
     /// A page of HTML for `/` on the public listener, as `wsgate dev` has one; none as a rule. It is
     /// shown to requests for `localhost`, `127.0.0.1` or `[::1]` only.
     pub page: Option<String>,
@@ -177,9 +181,16 @@ impl Default for Limits {
 }
 
 impl Config {
-    /// A configuration with the default limits.
+    /// A configuration with the default limits, and one worker.
     pub fn new(jwt_secret: Secret, api_key: Secret) -> Self {
-        Self { jwt_secret, api_key, limits: Limits::DEFAULT, clock: Clock::system(), page: None }
+        Self {
+            jwt_secret,
+            api_key,
+            limits: Limits::DEFAULT,
+            clock: Clock::system(),
+            workers: NonZeroUsize::MIN,
+            page: None,
+        }
     }
 
     /// Says what cannot be.

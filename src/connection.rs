@@ -1,5 +1,6 @@
 //! The public door: browsers and other clients, each on a WebSocket.
 
+mod decoder;
 mod session;
 mod socket;
 mod upgrade;
@@ -16,8 +17,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::auth::Verifier;
-use crate::config::Config;
-use crate::hub::Hub;
+use crate::clock::Clock;
+use crate::config::Limits;
+use crate::hub::{Flusher, Hub};
 use crate::protocol::{ErrorCode, Problem};
 
 pub use socket::{Ended, Message, Socket};
@@ -26,11 +28,17 @@ pub use upgrade::Upgrade;
 /// What every connection needs: shared by all of them.
 pub(crate) struct Door {
     /// What is allowed.
-    pub(crate) config: Config,
+    pub(crate) limits: Arc<Limits>,
+    /// What tells the time.
+    pub(crate) clock: Clock,
+    /// The configured page, if there is one.
+    pub(crate) page: Option<String>,
     /// Who is where.
     pub(crate) hub: Arc<Hub>,
+    /// Who sends the events of rooms that these connections are the first in.
+    pub(crate) flusher: Arc<Flusher>,
     /// Turns tokens into identities.
-    pub(crate) verifier: Verifier,
+    pub(crate) verifier: Arc<Verifier>,
     /// Set when the gateway stops.
     pub(crate) stopping: CancellationToken,
     /// Counts the tasks of connections, so that a stop can wait for them.
@@ -43,7 +51,7 @@ pub(crate) fn routes(door: Arc<Door>) -> Router {
         .route("/ws", get(connect))
         .route("/health", get(|| async { "ok\n" }))
         .route("/client.js", get(client));
-    if door.config.page.is_some() {
+    if door.page.is_some() {
         routes = routes.route("/", get(page));
     }
     routes
@@ -65,8 +73,8 @@ async fn connect(State(door): State<Arc<Door>>, request: Request) -> Response {
         Ok(upgrade) => upgrade,
         Err(problem) => return problem.into_response(),
     };
-    let limits = door.config.limits.clone();
-    let clock = door.config.clock.clone();
+    let limits = Arc::clone(&door.limits);
+    let clock = door.clock.clone();
     let tasks = door.tasks.clone();
     upgrade.on(&tasks, limits, clock, move |socket| session::serve(socket, door, token))
 }
@@ -82,7 +90,7 @@ fn token_in_query(query: &str) -> Option<String> {
 async fn page(State(door): State<Arc<Door>>, headers: HeaderMap) -> Response {
     let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let name = host.rsplit_once(':').filter(|(_, port)| !port.contains(']')).map_or(host, |(name, _)| name);
-    match &door.config.page {
+    match &door.page {
         Some(page) if matches!(name, "localhost" | "127.0.0.1" | "[::1]") => Html(page.clone()).into_response(),
         _ => Problem::new(ErrorCode::NotFound, "the page is at http://localhost only").into_response(),
     }

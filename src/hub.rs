@@ -1,29 +1,41 @@
 //! Who is where, and fan-out. Knows no tokens; every function is synchronous and short.
 //!
-//! The hub is shared by all tasks. Its locks, in the order in which they may be taken: the rooms
-//! of one member, a shard of the table of rooms, the members of one room, an outbox. A publisher
-//! takes none of the first two while it walks: it holds the order of its rooms, which only other
-//! publishers to the same rooms wait for, and a snapshot of the members.
+//! The hub is shared by all tasks. A publisher puts an event into its rooms and goes on: the walk
+//! over the members is the flusher's. Its locks, in the order in which they may be taken: the places
+//! of one member; the sending of one room, or a shard of the table of rooms; the states of rooms, in
+//! the order of their names; an outbox. None of them is held while a room is walked but its
+//! sending, which only those wait for who need to know that an event has gone out.
 
+mod batch;
+mod flusher;
 mod member;
 mod outbox;
 mod room;
 
 use std::collections::HashSet;
+use std::future::Future;
+use std::num::NonZeroUsize;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use dashmap::DashMap;
-use parking_lot::Mutex;
 use serde_json::value::RawValue;
 use thiserror::Error;
 
 use crate::protocol::{Close, CloseCode, ConnectionId, EventName, Frame, Response, RoomName, Target, UserId};
 
+use batch::Except;
+pub use flusher::Flusher;
+use member::Place;
 pub use member::{Member, Membership};
-pub use outbox::Outbox;
+pub use outbox::{Outbox, Wire};
 use room::Room;
+
+/// About what an event's frame has beside its data.
+const ENVELOPE_BYTES: usize = 128;
 
 /// What is sent to whom.
 #[derive(Debug)]
@@ -61,39 +73,66 @@ pub struct Census {
 }
 
 /// The tables of who is where.
-#[derive(Debug)]
 pub struct Hub {
     connections: DashMap<ConnectionId, Arc<Member>>,
     rooms: DashMap<RoomName, Arc<Room>>,
-    /// The order of events to everyone, as a room has one of its own.
-    everyone: Mutex<()>,
+    /// The room that all connections are in: for events to all.
+    everyone: Arc<Room>,
+    flushers: Box<[Arc<Flusher>]>,
     draining: AtomicBool,
     max_rooms: usize,
     return_spread: Duration,
 }
 
+/// An event on its way into its rooms: a future that is ready at once, unless one of them has too
+/// many events on their way already; then it waits until some have gone out. Its output is the
+/// number of connections that the event goes to.
+#[must_use = "an event is not published before this is polled"]
+pub struct Publish<'a> {
+    hub: &'a Hub,
+    event: &'a Event<'a>,
+    publisher: Option<&'a Arc<Member>>,
+}
+
 impl Hub {
     /// An empty hub, in which a connection may join so many rooms beside its personal one.
-    /// `return_spread` is the time over which [`Hub::close_all`] spreads the clients' return.
-    pub fn new(max_rooms: usize, return_spread: Duration) -> Arc<Self> {
+    /// `return_spread` is the time over which [`Hub::close_all`] spreads the clients' return, and
+    /// `workers` the number of threads that send: each is to drive one of [`Hub::flushers`].
+    pub fn new(max_rooms: usize, return_spread: Duration, workers: NonZeroUsize) -> Arc<Self> {
+        let first = Arc::new(Flusher::default());
+        let others = (1..workers.get()).map(|_| Arc::default());
         Arc::new(Self {
             connections: DashMap::new(),
             rooms: DashMap::new(),
-            everyone: Mutex::new(()),
+            everyone: Arc::new(Room::new(None, Arc::clone(&first))),
+            flushers: std::iter::once(first).chain(others).collect(),
             draining: AtomicBool::new(false),
             max_rooms,
             return_spread,
         })
     }
 
-    /// Puts a connection into the tables and into its personal room. It stays until the membership
-    /// is dropped.
-    pub fn enter(self: &Arc<Self>, id: ConnectionId, user: UserId, outbox: Arc<Outbox>) -> Membership {
-        let member = Arc::new(Member::new(id, user, outbox));
+    /// Who sends the rooms' events, one for each worker.
+    pub fn flushers(&self) -> &[Arc<Flusher>] {
+        &self.flushers
+    }
+
+    /// Puts a connection into the tables and into its personal room, whose events `flusher` sends.
+    /// It stays until the membership is dropped.
+    pub fn enter(
+        self: &Arc<Self>,
+        id: ConnectionId,
+        user: UserId,
+        outbox: Arc<Outbox>,
+        flusher: Arc<Flusher>,
+    ) -> Membership {
+        let member = Arc::new(Member::new(id, user, outbox, flusher));
         self.connections.insert(id, Arc::clone(&member));
-        let personal = RoomName::personal(member.user());
-        member.rooms().enter(&personal);
-        self.add(&personal, &member, None);
+        let mut places = member.places();
+        places.enter(Arc::clone(&self.everyone), self.everyone.add(&member, None));
+        let (room, seat) = self.add(&RoomName::personal(member.user()), &member, None);
+        places.enter(room, seat);
+        drop(places);
         // Whoever comes while everyone is sent away missed the call.
         if self.draining.load(Ordering::SeqCst) {
             member.outbox().close(self.restarting(id));
@@ -107,94 +146,102 @@ impl Hub {
     /// # Errors
     /// When the member is in too many rooms, or has left the hub.
     pub fn join(&self, member: &Arc<Member>, room: &RoomName, told: Option<Frame>) -> Result<bool, JoinError> {
-        let mut rooms = member.rooms();
-        if rooms.left() {
+        let mut places = member.places();
+        if places.left() {
             return Err(JoinError::Gone);
         }
-        if rooms.contains(room) {
+        if places.find(room).is_some() {
             return Ok(false);
         }
-        // The personal room is one more.
-        if rooms.len() > self.max_rooms {
+        if places.joined() >= self.max_rooms {
             return Err(JoinError::TooManyRooms(self.max_rooms));
         }
-        rooms.enter(room);
-        self.add(room, member, told);
+        let (room, seat) = self.add(room, member, told);
+        places.enter(room, seat);
         Ok(true)
     }
 
     /// Takes a member out of a room, and says whether it was in it. If so, `told` reaches it after
-    /// the room's last event, but for those that are being sent at this moment.
+    /// the room's last event.
     pub fn leave(&self, member: &Arc<Member>, room: &RoomName, told: Option<Frame>) -> bool {
         // Held to the end: between two halves of a leaving, the member could enter again.
-        let mut rooms = member.rooms();
-        let was_in = rooms.leave(room);
-        if was_in {
-            self.remove(room, member);
-            if let Some(told) = told {
-                member.outbox().push(told);
-            }
+        let mut places = member.places();
+        let Some(place) = places.find(room) else { return false };
+        let place = places.leave(place);
+        place.room.catch_up(place.seat);
+        self.remove(&place);
+        if let Some(told) = told {
+            member.outbox().push(told);
         }
-        was_in
+        true
     }
 
-    /// Sends an event, encoded once per room that it goes to, and says to how many connections.
-    /// Each gets one copy at most: by the first of its rooms, else by its own name. `publisher` is
-    /// who is meant by [`Target::itself`].
-    pub fn publish(&self, event: &Event<'_>, publisher: Option<&Arc<Member>>) -> usize {
-        let rooms = self.in_order(&event.to.rooms);
-        let mut left_out = self.resolve(event.except, publisher);
+    /// Publishes an event, encoded once per room that it goes to. A connection gets one copy at
+    /// most: by the first of its rooms, else by its own name. `publisher` is who is meant by
+    /// [`Target::itself`].
+    pub fn publish<'a>(&'a self, event: &'a Event<'a>, publisher: Option<&'a Arc<Member>>) -> Publish<'a> {
+        Publish { hub: self, event, publisher }
+    }
 
-        let _order_of_all = event.to.all.then(|| self.everyone.lock());
-        let _order: Vec<_> = rooms.iter().map(|(_, room)| room.order()).collect();
-
-        let one_room_only = rooms.len() == 1 && event.to.connections.is_empty() && !event.to.all && !event.to.itself;
+    /// Publishes, or names a room that has too many events on their way.
+    fn try_publish(&self, event: &Event<'_>, publisher: Option<&Arc<Member>>) -> Result<usize, Arc<Room>> {
+        let rooms = self.in_order(event.to);
+        let (mut except, mut inside) = self.resolve(event.except, publisher, rooms.first());
+        // All of them at once, or else two events could be in one order here and in another there.
+        let mut states: Vec<_> = rooms.iter().map(|room| room.state()).collect();
+        if let Some(full) = states.iter().position(|state| state.is_full()) {
+            drop(states);
+            return Err(rooms.into_iter().nth(full).unwrap_or_else(|| Arc::clone(&self.everyone)));
+        }
+        let direct = self.by_name(event.to, publisher);
         let mut reached = 0;
-        for (name, room) in &rooms {
-            let frame = encode(event, Some(name));
-            for member in room.snapshot().iter() {
-                if !left_out.contains(&member.id()) && member.outbox().push(frame.clone()) {
-                    reached += 1;
-                    if !one_room_only {
-                        left_out.insert(member.id());
-                    }
-                }
+        let mut first = Vec::with_capacity(rooms.len());
+        let last = rooms.len().saturating_sub(1);
+        for (index, (room, state)) in rooms.iter().zip(&mut states).enumerate() {
+            reached += state.len() - inside.unwrap_or_else(|| state.ids().filter(|id| except.contains(*id)).count());
+            let about = event.data.get().len() + ENVELOPE_BYTES;
+            first.push(state.publish(about, except.clone(), |out| response(event, room.name()).append_to(out)));
+            if index < last || !direct.is_empty() {
+                except = except.and(state.ids());
+                inside = None;
             }
         }
-        if !one_room_only {
-            let frame = encode(event, None);
-            for member in self.by_name(event.to, publisher) {
-                if left_out.insert(member.id()) && member.outbox().push(frame.clone()) {
-                    reached += 1;
-                }
-            }
+        for ((room, state), first) in rooms.iter().zip(states).zip(first) {
+            room.flush_later(state, first);
         }
-        reached
+        Ok(reached + deliver(event, &direct, &except))
+    }
+
+    /// Asks a connection to end, once it has been sent all that was published before; the first
+    /// reason counts. Says whether this was it.
+    pub fn close(&self, member: &Member, close: Close) -> bool {
+        member.places().catch_up();
+        member.outbox().close(close)
     }
 
     /// Asks all connections of a user to end, and says how many there were.
     pub fn close_user(&self, user: &UserId, close: &Close) -> usize {
         let connections = self.connections_of(user);
-        connections.iter().filter(|member| member.outbox().close(close.clone())).count()
+        connections.iter().filter(|member| self.close(member, close.clone())).count()
     }
 
     /// Asks all connections to end, those that come from now on included, because the gateway
     /// stops. Each is told its own time to come back.
     pub fn close_all(&self) {
         self.draining.store(true, Ordering::SeqCst);
-        for member in self.everyone() {
-            member.outbox().close(self.restarting(member.id()));
+        for member in self.everyone.members(usize::MAX).1 {
+            self.close(&member, self.restarting(member.id()));
         }
     }
 
     /// The connections of a user.
-    pub fn connections_of(&self, user: &UserId) -> Arc<[Arc<Member>]> {
-        self.members_of(&RoomName::personal(user))
+    pub fn connections_of(&self, user: &UserId) -> Vec<Arc<Member>> {
+        self.members_of(&RoomName::personal(user), usize::MAX).1
     }
 
-    /// The members of a room.
-    pub fn members_of(&self, room: &RoomName) -> Arc<[Arc<Member>]> {
-        self.room(room).map_or_else(|| Arc::from([]), |room| room.snapshot())
+    /// How many members a room has, and as many of them as are asked for.
+    pub fn members_of(&self, room: &RoomName, max: usize) -> (usize, Vec<Arc<Member>>) {
+        self.room(room).map_or_else(Default::default, |room| room.members(max))
     }
 
     /// How much there is.
@@ -213,62 +260,92 @@ impl Hub {
         self.rooms.get(name).map(|room| Arc::clone(&room))
     }
 
-    /// The rooms that there are of these, each once and in the order of their names: publishers
-    /// that lock several keep to it, so that none waits for another in a circle.
-    fn in_order<'a>(&self, names: &'a [RoomName]) -> Vec<(&'a RoomName, Arc<Room>)> {
-        let mut names: Vec<&RoomName> = names.iter().collect();
+    /// The rooms that there are of a target's, each once and in the order of their names, everyone's
+    /// last: publishers that lock several keep to it, so that none waits for another in a circle.
+    fn in_order(&self, target: &Target) -> Vec<Arc<Room>> {
+        let mut names: Vec<&RoomName> = target.rooms.iter().collect();
         names.sort_unstable();
         names.dedup();
-        names.into_iter().filter_map(|name| Some((name, self.room(name)?))).collect()
+        let everyone = target.all.then(|| Arc::clone(&self.everyone));
+        names.into_iter().filter_map(|name| self.room(name)).chain(everyone).collect()
     }
 
     /// The room is made, if need be, under the same lock of the table under which empty ones are
     /// removed: nobody enters a room that is no longer there.
-    fn add(&self, name: &RoomName, member: &Arc<Member>, told: Option<Frame>) {
-        self.rooms.entry(name.clone()).or_default().add(member, told);
+    fn add(&self, name: &RoomName, member: &Arc<Member>, told: Option<Frame>) -> (Arc<Room>, usize) {
+        let room = self.rooms.entry(name.clone());
+        let room = room.or_insert_with(|| Arc::new(Room::new(Some(name.clone()), Arc::clone(member.flusher()))));
+        let seat = room.add(member, told);
+        (Arc::clone(&room), seat)
     }
 
-    fn remove(&self, name: &RoomName, member: &Arc<Member>) {
-        let Some(room) = self.room(name) else { return };
-        if room.remove(member.id()) {
+    fn remove(&self, place: &Place) {
+        if place.room.remove(place.seat)
+            && let Some(name) = place.room.name()
+        {
             self.rooms.remove_if(name, |_, room| room.is_empty());
         }
     }
 
     /// Takes a member out of everything; called when its membership is dropped.
     fn leave_all(&self, member: &Arc<Member>) {
-        let rooms = member.rooms().leave_all();
-        for room in rooms {
-            self.remove(&room, member);
+        let places = member.places().leave_all();
+        for place in &places {
+            self.remove(place);
         }
         self.connections.remove(&member.id());
     }
 
-    /// A copy of the table, so that no lock of it is held while its members are dealt with.
-    fn everyone(&self) -> Vec<Arc<Member>> {
-        self.connections.iter().map(|entry| Arc::clone(&entry)).collect()
-    }
-
     /// Those whom a target names otherwise than by a room.
     fn by_name(&self, target: &Target, publisher: Option<&Arc<Member>>) -> Vec<Arc<Member>> {
-        if target.all {
-            return self.everyone();
-        }
         let named = target.connections.iter().filter_map(|id| self.connections.get(id).map(|it| Arc::clone(&it)));
         named.chain(publisher.filter(|_| target.itself).cloned()).collect()
     }
 
-    /// The connections that a target stands for.
-    fn resolve(&self, target: &Target, publisher: Option<&Arc<Member>>) -> HashSet<ConnectionId> {
-        let by_name = self.by_name(target, publisher).into_iter().map(|member| member.id());
-        let mut ids: HashSet<ConnectionId> = by_name.collect();
-        for room in &target.rooms {
-            ids.extend(self.members_of(room).iter().map(|member| member.id()));
+    /// The connections that a target stands for and, where that is cheap to know, how many of them
+    /// are in a room.
+    fn resolve(
+        &self,
+        target: &Target,
+        publisher: Option<&Arc<Member>>,
+        room: Option<&Arc<Room>>,
+    ) -> (Except, Option<usize>) {
+        let named = self.by_name(target, publisher);
+        let except: Except = named.iter().map(|member| member.id()).collect();
+        let rooms = self.in_order(target);
+        if rooms.is_empty() && named.len() <= 1 {
+            let inside = named.iter().filter(|member| room.is_some_and(|room| member.places().is_in(room)));
+            return (except, Some(inside.count()));
         }
-        ids
+        let of_rooms = rooms.iter().flat_map(|room| room.members(usize::MAX).1);
+        (except.and(of_rooms.map(|member| member.id())), None)
     }
 }
 
-fn encode(event: &Event<'_>, room: Option<&RoomName>) -> Frame {
-    Response::Event { room, event: event.name, from: event.from, data: event.data }.frame()
+impl Future for Publish<'_> {
+    type Output = usize;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<usize> {
+        loop {
+            match self.hub.try_publish(self.event, self.publisher) {
+                Ok(reached) => return Poll::Ready(reached),
+                Err(full) => ready!(full.poll_ready(cx)),
+            }
+        }
+    }
+}
+
+/// Gives an event to connections, each once, and says to how many.
+fn deliver(event: &Event<'_>, members: &[Arc<Member>], except: &Except) -> usize {
+    if members.is_empty() {
+        return 0;
+    }
+    let frame = response(event, None).frame();
+    let mut done = HashSet::new();
+    let fresh = members.iter().filter(|member| !except.contains(member.id()) && done.insert(member.id()));
+    fresh.filter(|member| member.outbox().push(frame.clone())).count()
+}
+
+fn response<'a>(event: &'a Event<'_>, room: Option<&'a RoomName>) -> Response<'a> {
+    Response::Event { room, event: event.name, from: event.from, data: event.data }
 }

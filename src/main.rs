@@ -2,6 +2,7 @@
 
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -26,6 +27,21 @@ struct Arguments {
     command: Command,
 }
 
+#[derive(clap::Args)]
+struct Workers {
+    /// Threads that serve clients; as many as there are processors, if not given
+    #[arg(long = "workers", env = "WSGATE_WORKERS", value_name = "NUMBER")]
+    number: Option<NonZeroUsize>,
+}
+
+impl Workers {
+    fn number(&self) -> anyhow::Result<NonZeroUsize> {
+        let found =
+            || std::thread::available_parallelism().context("cannot find the number of processors: give --workers");
+        self.number.map_or_else(found, Ok)
+    }
+}
+
 #[derive(Subcommand)]
 enum Command {
     /// Serve; the secrets come from WSGATE_JWT_SECRET and WSGATE_API_KEY
@@ -37,6 +53,8 @@ enum Command {
         #[arg(long, env = "WSGATE_BACKEND_LISTEN", default_value = "127.0.0.1:8081")]
         backend_listen: SocketAddr,
         #[command(flatten)]
+        workers: Workers,
+        #[command(flatten)]
         limits: Limits,
     },
     /// Try it: on loopback, with secrets made on the spot, a page and lines to paste
@@ -47,6 +65,8 @@ enum Command {
         /// Where backends connect
         #[arg(long, default_value = "127.0.0.1:8081")]
         backend_listen: SocketAddr,
+        #[command(flatten)]
+        workers: Workers,
         #[command(flatten)]
         limits: Limits,
     },
@@ -64,15 +84,18 @@ enum Command {
     },
 }
 
-#[tokio::main]
+// This thread is the first worker, and serves the backends beside.
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let command = Arguments::parse().command;
     let filter = EnvFilter::try_from_env("WSGATE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     let colours = std::io::stderr().is_terminal();
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();
     let outcome = match command {
-        Command::Serve { listen, backend_listen, limits } => serve(listen, backend_listen, limits).await,
-        Command::Dev { listen, backend_listen, limits } => dev(listen, backend_listen, limits).await,
+        Command::Serve { listen, backend_listen, workers, limits } => {
+            serve(listen, backend_listen, &workers, limits).await
+        }
+        Command::Dev { listen, backend_listen, workers, limits } => dev(listen, backend_listen, &workers, limits).await,
         Command::Token { sub, grants, ttl } => token(&sub, &grants, ttl),
     };
     match outcome {
@@ -85,15 +108,21 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn serve(listen: SocketAddr, backend_listen: SocketAddr, limits: Limits) -> anyhow::Result<()> {
+async fn serve(
+    listen: SocketAddr,
+    backend_listen: SocketAddr,
+    workers: &Workers,
+    limits: Limits,
+) -> anyhow::Result<()> {
     let mut config = Config::new(secret(JWT_SECRET, 48)?, secret(API_KEY, 24)?);
     config.limits = limits;
+    config.workers = workers.number()?;
     config.check()?;
     let listeners = listeners(listen, backend_listen).await?;
     run(listeners, config).await
 }
 
-async fn dev(listen: SocketAddr, backend_listen: SocketAddr, limits: Limits) -> anyhow::Result<()> {
+async fn dev(listen: SocketAddr, backend_listen: SocketAddr, workers: &Workers, limits: Limits) -> anyhow::Result<()> {
     if !listen.ip().is_loopback() || !backend_listen.ip().is_loopback() {
         bail!("`wsgate dev` is for this machine only: its tokens are on a page. Listen on 127.0.0.1, or use serve");
     }
@@ -104,6 +133,7 @@ async fn dev(listen: SocketAddr, backend_listen: SocketAddr, limits: Limits) -> 
     println(&dev.guide())?;
     let mut config = dev.config();
     config.limits = limits;
+    config.workers = workers.number()?;
     run(listeners, config).await
 }
 

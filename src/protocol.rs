@@ -16,5 +16,5 @@ pub use name::{ConnectionId, EventName, MAX_EVENT_BYTES, MAX_ROOM_BYTES, MAX_USE
 pub use problem::Problem;
 pub use refusal::{ErrorCode, Refusal};
 pub use request::{Action, BackendPublish, Bounds, MAX_ID_BYTES, Publication, Request, RequestId, RoomRequest};
-pub use response::{Frame, Response};
+pub use response::{Frame, Response, end_of_frame};
 pub use target::Target;

@@ -1,7 +1,8 @@
 //! Binds the two doors to one hub; accepts, and drains.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
+use std::os::fd::AsFd;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +18,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tower_service::Service;
 
 use crate::api::{self, Api};
@@ -25,7 +26,7 @@ use crate::auth::Verifier;
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError, Limits};
 use crate::connection::{self, Door};
-use crate::hub::Hub;
+use crate::hub::{Flusher, Hub};
 
 /// How long to wait after a failed `accept`. At the limit of file descriptors it fails at once
 /// and again, until some connection ends.
@@ -55,7 +56,7 @@ impl Gateway {
     /// The first setting that cannot be.
     pub fn new(config: Config) -> Result<Self, ConfigError> {
         config.check()?;
-        let hub = Hub::new(config.limits.max_rooms, config.limits.return_spread);
+        let hub = Hub::new(config.limits.max_rooms, config.limits.return_spread, config.workers);
         Ok(Self { config, hub })
     }
 
@@ -68,23 +69,24 @@ impl Gateway {
     /// later, and waits for them to end, within the configured time.
     pub async fn run(self, listeners: Listeners, shutdown: impl Future<Output = ()>) {
         let Self { config, hub } = self;
-        let tasks = TaskTracker::new();
-        let stopping = CancellationToken::new();
-        // Whoever drops this future instead of asking it to stop stops the accepting all the same.
-        let _stop_on_drop = stopping.clone().drop_guard();
         let (limits, clock) = (config.limits.clone(), config.clock.clone());
+        let tasks = TaskTracker::new();
+        let (stopping, ended) = (CancellationToken::new(), CancellationToken::new());
+        // Whoever drops this future instead of asking it to stop stops the accepting all the same.
+        let _stop_on_drop = (stopping.clone().drop_guard(), ended.clone().drop_guard());
 
-        let door = Arc::new(Door {
-            verifier: Verifier::new(&config),
-            config: config.clone(),
-            hub: Arc::clone(&hub),
-            stopping: stopping.clone(),
-            tasks: tasks.clone(),
-        });
-        let public = Http::public(connection::routes(door), &limits, clock.clone());
-        let backend = Http::backend(api::routes(Arc::new(Api { config, hub: Arc::clone(&hub) })), clock.clone());
-        tasks.spawn(accept(listeners.public, public, tasks.clone(), stopping.clone()));
+        let workers = Workers::new(&config, &hub, &tasks, &stopping);
+        for (number, flusher) in hub.flushers().iter().enumerate().skip(1) {
+            if let Err(error) = workers.start(number, flusher, &listeners.public, ended.clone()) {
+                tracing::error!(%error, number, "a worker could not be started; the others serve on");
+            }
+        }
+        let api = Arc::new(Api { config, hub: Arc::clone(&hub) });
+        let backend = Http::backend(api::routes(api), clock.clone());
         tasks.spawn(accept(listeners.backend, backend, tasks.clone(), stopping.clone()));
+        let [first, ..] = hub.flushers() else { return };
+        let _flushing = AbortOnDropHandle::new(tokio::spawn(flush(Arc::clone(first))));
+        workers.accept(listeners.public, first);
 
         shutdown.await;
         tracing::info!(connections = hub.census().connections, "stopping");
@@ -94,6 +96,79 @@ impl Gateway {
         if clock.timeout(limits.drain_timeout, tasks.wait()).await.is_none() {
             tracing::warn!(tasks = tasks.len(), "some connections did not end in time");
         }
+    }
+}
+
+/// The threads that serve clients. Each has a runtime of its own, accepts from the same socket, and
+/// keeps the connections that it has accepted: so no task and no timer of theirs is ever shared.
+struct Workers {
+    limits: Arc<Limits>,
+    clock: Clock,
+    page: Option<String>,
+    verifier: Arc<Verifier>,
+    hub: Arc<Hub>,
+    tasks: TaskTracker,
+    stopping: CancellationToken,
+}
+
+impl Workers {
+    fn new(config: &Config, hub: &Arc<Hub>, tasks: &TaskTracker, stopping: &CancellationToken) -> Self {
+        Self {
+            limits: Arc::new(config.limits.clone()),
+            clock: config.clock.clone(),
+            page: config.page.clone(),
+            verifier: Arc::new(Verifier::new(config)),
+            hub: Arc::clone(hub),
+            tasks: tasks.clone(),
+            stopping: stopping.clone(),
+        }
+    }
+
+    /// Accepts clients on the runtime that this is called on; `flusher` must be driven there.
+    fn accept(&self, listener: TcpListener, flusher: &Arc<Flusher>) {
+        let door = Arc::new(Door {
+            limits: Arc::clone(&self.limits),
+            clock: self.clock.clone(),
+            page: self.page.clone(),
+            hub: Arc::clone(&self.hub),
+            flusher: Arc::clone(flusher),
+            verifier: Arc::clone(&self.verifier),
+            stopping: self.stopping.clone(),
+            tasks: self.tasks.clone(),
+        });
+        let http = Http::public(connection::routes(door), &self.limits, self.clock.clone());
+        self.tasks.spawn(accept(listener, http, self.tasks.clone(), self.stopping.clone()));
+    }
+
+    /// Starts another thread. What is left on it when `ended` is cancelled ends with it.
+    fn start(
+        &self,
+        number: usize,
+        flusher: &Arc<Flusher>,
+        listener: &TcpListener,
+        ended: CancellationToken,
+    ) -> io::Result<()> {
+        let listener = std::net::TcpListener::from(listener.as_fd().try_clone_to_owned()?);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        {
+            let _here = runtime.enter();
+            self.accept(TcpListener::from_std(listener)?, flusher);
+        }
+        let flushing = flush(Arc::clone(flusher));
+        let work = move || {
+            runtime.block_on(async {
+                tokio::select! { () = flushing => {}, () = ended.cancelled() => {} }
+            });
+        };
+        std::thread::Builder::new().name(format!("worker-{number}")).spawn(work).map(drop)
+    }
+}
+
+/// Sends the events of rooms, a turn at a time, and lets others go first after each.
+async fn flush(flusher: Arc<Flusher>) {
+    loop {
+        poll_fn(|cx| flusher.poll_turn(cx)).await;
+        tokio::task::yield_now().await;
     }
 }
 

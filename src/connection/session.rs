@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::net::TcpStream;
-
 use crate::auth::{Identity, Permission};
 use crate::hub::{Event, JoinError, Member, Membership};
 use crate::protocol::{
@@ -34,7 +32,7 @@ struct Session {
 }
 
 /// Serves one connection from the upgrade to its last byte.
-pub(super) async fn serve(mut socket: Socket<TcpStream>, door: Arc<Door>, token: Option<String>) {
+pub(super) async fn serve(mut socket: Socket, door: Arc<Door>, token: Option<String>) {
     let ended = match enter(&mut socket, door, token).await {
         Ok(mut session) => session.run(&mut socket).await,
         Err(ended) => ended,
@@ -51,7 +49,7 @@ pub(super) async fn serve(mut socket: Socket<TcpStream>, door: Arc<Door>, token:
 }
 
 /// Waits for proof of identity and lets the connection in.
-async fn enter(socket: &mut Socket<TcpStream>, door: Arc<Door>, token: Option<String>) -> Result<Session, Ended> {
+async fn enter(socket: &mut Socket, door: Arc<Door>, token: Option<String>) -> Result<Session, Ended> {
     let id = ConnectionId::random().map_err(|error| {
         tracing::error!(%error, "no randomness for a connection's id");
         Close::new(CloseCode::InternalError, "something went wrong here")
@@ -60,21 +58,21 @@ async fn enter(socket: &mut Socket<TcpStream>, door: Arc<Door>, token: Option<St
         let identity = verify(&door, &token)?;
         return Ok(Session::enter(socket, door, id, identity, None));
     }
-    socket.set_max_message_bytes(door.config.limits.max_token_bytes + AUTH_FRAME_BYTES);
+    socket.set_max_message_bytes(door.limits.max_token_bytes + AUTH_FRAME_BYTES);
     let first = tokio::select! {
         biased;
         () = door.stopping.cancelled() => Err(door.hub.restarting(id).into()),
         first = first_message(socket, &door) => first,
     }?;
-    socket.set_max_message_bytes(door.config.limits.max_message_bytes);
+    socket.set_max_message_bytes(door.limits.max_message_bytes);
     let (identity, answer_to) = prove(&door, text_of(&first)?)?;
     Ok(Session::enter(socket, door, id, identity, answer_to))
 }
 
 /// Waits for the first message, within a time limit that no ping and no part of a frame extends.
-async fn first_message(socket: &mut Socket<TcpStream>, door: &Door) -> Result<Message, Ended> {
-    let clock = &door.config.clock;
-    let deadline = clock.now() + door.config.limits.auth_timeout;
+async fn first_message(socket: &mut Socket, door: &Door) -> Result<Message, Ended> {
+    let clock = &door.clock;
+    let deadline = clock.now() + door.limits.auth_timeout;
     loop {
         match socket.receive(deadline).await? {
             Some(message) => return Ok(message),
@@ -97,7 +95,7 @@ fn prove<'a>(door: &Door, first: &'a str) -> Result<(Identity, Option<RequestId<
 }
 
 fn verify(door: &Door, token: &str) -> Result<Identity, Close> {
-    door.verifier.verify(token, door.config.clock.unix()).map_err(|error| {
+    door.verifier.verify(token, door.clock.unix()).map_err(|error| {
         // Quoted: what it repeats of a stranger's text must add no line to the log.
         tracing::info!(reason = ?error.to_string(), "a token was refused");
         Close::new(CloseCode::TokenRefused, error.to_string())
@@ -105,7 +103,7 @@ fn verify(door: &Door, token: &str) -> Result<Identity, Close> {
 }
 
 fn bounds(door: &Door) -> Bounds {
-    Bounds { max_depth: door.config.limits.max_depth, max_targets: door.config.limits.max_targets }
+    Bounds { max_depth: door.limits.max_depth, max_targets: door.limits.max_targets }
 }
 
 fn text_of(message: &Message) -> Result<&str, Close> {
@@ -118,7 +116,7 @@ fn text_of(message: &Message) -> Result<&str, Close> {
 impl Session {
     /// Lets a connection in: the welcome is the first thing that it hears.
     fn enter(
-        socket: &Socket<TcpStream>,
+        socket: &Socket,
         door: Arc<Door>,
         id: ConnectionId,
         identity: Identity,
@@ -128,25 +126,25 @@ impl Session {
         let (expires_at, expires_in) = expiry(&identity, &door);
         let rooms = [RoomName::personal(&identity.user)];
         let user = &identity.user;
-        let max_message_bytes = door.config.limits.max_message_bytes;
+        let max_message_bytes = door.limits.max_message_bytes;
         let welcome =
             Response::Welcome { connection: id, user, expires_at, expires_in, rooms: &rooms, max_message_bytes };
         outbox.push(welcome.frame());
         if answer_to.is_some() {
             outbox.push(Response::renewed(answer_to, expires_at, expires_in).frame());
         }
-        let membership = door.hub.enter(id, identity.user.clone(), outbox);
-        let look_at = door.config.clock.now();
+        let membership = door.hub.enter(id, identity.user.clone(), outbox, Arc::clone(&door.flusher));
+        let look_at = door.clock.now();
         let mut session = Self { door, membership, identity, warn_at: None, look_at, bad_frames: 0 };
         session.plan_warning();
         session
     }
 
     /// Acts on what the client sends until one of the two has had enough.
-    async fn run(&mut self, socket: &mut Socket<TcpStream>) -> Ended {
+    async fn run(&mut self, socket: &mut Socket) -> Ended {
         loop {
             let acted = match socket.receive(self.look_at).await {
-                Ok(Some(message)) => self.hear(&message),
+                Ok(Some(message)) => self.hear(&message).await,
                 Ok(None) => self.look_at_clock(),
                 Err(ended) => return ended,
             };
@@ -157,20 +155,20 @@ impl Session {
     }
 
     /// Acts on one message, unless the token has ended.
-    fn hear(&mut self, message: &Message) -> Result<(), Close> {
+    async fn hear(&mut self, message: &Message) -> Result<(), Close> {
         self.check_expiry()?;
         match Request::parse(text_of(message)?, bounds(&self.door)) {
-            Ok(Request { id, action }) => self.act(id, action).or_else(|refusal| self.refuse(id, &refusal)),
+            Ok(Request { id, action }) => self.act(id, action).await.or_else(|refusal| self.refuse(id, &refusal)),
             Err((id, refusal)) => self.refuse(id, &refusal),
         }
     }
 
-    fn act(&mut self, id: Option<RequestId<'_>>, action: Action<'_>) -> Result<(), Refusal> {
+    async fn act(&mut self, id: Option<RequestId<'_>>, action: Action<'_>) -> Result<(), Refusal> {
         match action {
             Action::Auth { token } => self.renew(id, &token),
             Action::Join { room } => self.join(id, &room),
             Action::Leave { room } => self.leave(id, &room),
-            Action::Publish(publication) => self.publish(id, &publication),
+            Action::Publish(publication) => self.publish(id, &publication).await,
             Action::Ping => {
                 self.say(&Response::done(id));
                 Ok(())
@@ -235,7 +233,8 @@ impl Session {
         Ok(())
     }
 
-    fn publish(&self, id: Option<RequestId<'_>>, publication: &Publication<'_>) -> Result<(), Refusal> {
+    /// Publishes. The client is not heard further while a room has too many events on their way.
+    async fn publish(&self, id: Option<RequestId<'_>>, publication: &Publication<'_>) -> Result<(), Refusal> {
         self.may_publish(&publication.to)?;
         let event = Event {
             to: &publication.to,
@@ -244,7 +243,7 @@ impl Session {
             from: Some(&self.identity.user),
             data: publication.data,
         };
-        self.membership.hub().publish(&event, Some(self.member()));
+        self.membership.hub().publish(&event, Some(self.member())).await;
         if id.is_some() {
             self.say(&Response::done(id));
         }
@@ -274,7 +273,7 @@ impl Session {
     fn refuse(&mut self, id: Option<RequestId<'_>>, refusal: &Refusal) -> Result<(), Close> {
         self.say(&Response::refused(id, refusal));
         self.bad_frames += usize::from(refusal.code.is_counted());
-        if self.bad_frames > self.door.config.limits.max_bad_frames {
+        if self.bad_frames > self.door.limits.max_bad_frames {
             let reason = format!("too many bad frames, the last because {}", refusal.message);
             return Err(Close::new(CloseCode::BadFrame, reason));
         }
@@ -284,22 +283,22 @@ impl Session {
     /// Plans the warning of a token that is new here. A short-lived token is warned of when half of
     /// its time is left, so that a client that renews when it is warned never does so in a loop.
     fn plan_warning(&mut self) {
-        let now = self.door.config.clock.unix();
+        let now = self.door.clock.unix();
         let left = self.identity.expires_at.saturating_sub(now);
-        let warning = self.door.config.limits.expiry_warning.min(left / 2);
+        let warning = self.door.limits.expiry_warning.min(left / 2);
         self.warn_at = (!warning.is_zero()).then(|| self.identity.expires_at.saturating_sub(warning));
         self.plan_look();
     }
 
     fn plan_look(&mut self) {
-        let now = self.door.config.clock.unix();
+        let now = self.door.clock.unix();
         let next = self.warn_at.unwrap_or(self.identity.expires_at);
-        self.look_at = self.door.config.clock.now() + next.saturating_sub(now).min(LOOK_INTERVAL);
+        self.look_at = self.door.clock.now() + next.saturating_sub(now).min(LOOK_INTERVAL);
     }
 
     fn look_at_clock(&mut self) -> Result<(), Close> {
         self.check_expiry()?;
-        let now = self.door.config.clock.unix();
+        let now = self.door.clock.unix();
         if self.warn_at.is_some_and(|warn_at| now >= warn_at) {
             self.warn_at = None;
             let left = self.identity.expires_at.saturating_sub(now);
@@ -310,7 +309,7 @@ impl Session {
     }
 
     fn check_expiry(&self) -> Result<(), Close> {
-        if self.door.config.clock.unix() < self.identity.expires_at {
+        if self.door.clock.unix() < self.identity.expires_at {
             return Ok(());
         }
         Err(Close::new(CloseCode::TokenRefused, "the token has expired"))
@@ -341,6 +340,6 @@ fn answer_about(id: Option<RequestId<'_>>, room: &RoomName) -> Option<Frame> {
 
 /// When a token ends, in Unix seconds, and in how many seconds that is.
 fn expiry(identity: &Identity, door: &Door) -> (u64, u64) {
-    let left = identity.expires_at.saturating_sub(door.config.clock.unix());
+    let left = identity.expires_at.saturating_sub(door.clock.unix());
     (identity.expires_at.as_secs(), left.as_secs())
 }

@@ -1,51 +1,46 @@
 //! One WebSocket: reading, writing, liveness and the way it ends. Knows nothing of JSON or tokens.
 //!
 //! tungstenite decodes, and answers pings and Closes; all it writes goes into the outbox, as what
-//! others write does. So there is one writer, whole frames only, and one bound on what waits.
+//! others write does. So there is one way to the wire, whole frames only, and one bound on what waits.
 
-use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice, Read, Write};
+use std::net::Shutdown;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use bytes::Bytes;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use socket2::SockRef;
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio_tungstenite::tungstenite::error::{CapacityError, Error, ProtocolError};
-use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
 use tokio_tungstenite::tungstenite::{Message as Decoded, Utf8Bytes};
 
 use crate::clock::Clock;
 use crate::config::Limits;
-use crate::hub::Outbox;
+use crate::hub::{Outbox, Wire};
 use crate::protocol::{Close, CloseCode, Frame};
 
-/// What is read at once. tungstenite takes this much per connection for as long as it lives:
-/// 128 KiB by default, which would be 1.3 GB for 10,000 idle connections.
-const READ_BUFFER_BYTES: usize = 4 * 1024;
+use super::decoder::Decoder;
+
 /// Frames that are handled before what they caused is written: a batch of answers is one write,
 /// and a client that never stops sending still gets them.
-const FRAMES_BETWEEN_WRITES: usize = 32;
-/// Frames that one system call writes.
-const FRAMES_PER_WRITE: usize = 64;
-/// An idle queue keeps no more room than this, in frames.
-const KEPT_CAPACITY: usize = 16;
+const FRAMES_BETWEEN_WRITES: u32 = 32;
 
 /// One WebSocket of a client, after the upgrade.
-pub struct Socket<S> {
-    stream: S,
-    codec: WebSocketContext,
+pub struct Socket<R = OwnedReadHalf> {
+    reader: R,
     outbox: Arc<Outbox>,
-    /// Taken from the outbox, and on its way out.
-    writing: VecDeque<Bytes>,
-    /// How much of the first of these is written already.
-    written: usize,
-    frames_since_write: usize,
+    /// Only while a message is on its way.
+    decoder: Option<Box<Decoder>>,
+    max_message_bytes: usize,
+    frames_since_write: u32,
     liveness: Liveness,
     alarm: Alarm,
-    limits: Limits,
+    limits: Arc<Limits>,
     clock: Clock,
 }
 
@@ -75,25 +70,28 @@ impl From<Close> for Ended {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
-    /// A server's socket over a stream that has been upgraded. `read_ahead` is what was read of it
-    /// beyond the upgrade.
-    pub fn new(stream: S, read_ahead: &[u8], limits: &Limits, clock: Clock) -> Self {
-        let config = WebSocketConfig::default()
-            .read_buffer_size(READ_BUFFER_BYTES)
-            .write_buffer_size(0)
-            .max_message_size(Some(limits.max_message_bytes))
-            .max_frame_size(Some(limits.max_message_bytes));
+impl Socket {
+    /// A server's socket over a TCP stream that has been upgraded. `read_ahead` is what was read of
+    /// it beyond the upgrade.
+    pub fn over_tcp(stream: TcpStream, read_ahead: &[u8], limits: Arc<Limits>, clock: Clock) -> Self {
+        let (reader, writer) = stream.into_split();
+        Self::new(reader, writer, read_ahead, limits, clock)
+    }
+}
+
+impl<R: AsyncRead + Unpin> Socket<R> {
+    /// A server's socket over any transport.
+    pub fn new(reader: R, wire: impl Wire + 'static, read_ahead: &[u8], limits: Arc<Limits>, clock: Clock) -> Self {
+        let max_message_bytes = limits.max_message_bytes;
         Self {
-            stream,
-            codec: WebSocketContext::from_partially_read(read_ahead.to_vec(), Role::Server, Some(config)),
-            outbox: Arc::new(Outbox::new(limits.max_outbox_bytes)),
-            writing: VecDeque::new(),
-            written: 0,
+            reader,
+            outbox: Arc::new(Outbox::new(limits.max_outbox_bytes, wire)),
+            decoder: (!read_ahead.is_empty()).then(|| Decoder::with(read_ahead, max_message_bytes)),
+            max_message_bytes,
             frames_since_write: 0,
             liveness: Liveness { heard: clock.now(), pinged: None },
             alarm: Alarm::default(),
-            limits: limits.clone(),
+            limits,
             clock,
         }
     }
@@ -105,10 +103,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
 
     /// Changes how large a message may be, from the next frame on.
     pub fn set_max_message_bytes(&mut self, max: usize) {
-        self.codec.set_config(|config| {
-            config.max_message_size = Some(max);
-            config.max_frame_size = Some(max);
-        });
+        self.max_message_bytes = max;
+        if let Some(decoder) = &mut self.decoder {
+            decoder.set_max_message_bytes(max);
+        }
     }
 
     /// The next message; `None` when the deadline has come first, or has been checked: it may be
@@ -125,16 +123,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     /// a Close where the end is ours, then ends its half of TCP and reads on, unheard, until the
     /// peer ends the other. Closing with unread bytes would reset the connection, and the code
     /// would be lost. All of it is bounded in time and bytes.
-    pub async fn end(mut self, ended: Ended, announcement: Option<Frame>) {
+    pub async fn end(&mut self, ended: Ended, announcement: Option<Frame>) {
         let last = match ended {
             Ended::Lost => return,
             Ended::ByPeer => Vec::new(),
-            Ended::ByUs(close) => {
-                if close.code == CloseCode::TooSlow {
-                    self.drop_unwritten();
-                }
-                announcement.into_iter().chain([close.frame()]).collect()
-            }
+            Ended::ByUs(close) => announcement.into_iter().chain([close.frame()]).collect(),
         };
         self.outbox.seal(last);
         let (limit, clock) = (self.limits.close_timeout, self.clock.clone());
@@ -177,10 +170,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         // Every frame is charged to the task's share of the scheduler, or else a client that sends
         // much at once would hold up those that share its thread.
         let share = ready!(tokio::task::coop::poll_proceed(cx));
-        let mut duplex = Duplex { stream: &mut self.stream, outbox: &self.outbox, cx };
-        let decoded = match self.codec.read(&mut duplex) {
+        let decoder = self.decoder.get_or_insert_with(|| Decoder::lend(self.max_message_bytes));
+        let decoded = match decoder.read(Duplex { reader: &mut self.reader, outbox: &self.outbox, cx }) {
             Ok(decoded) => decoded,
-            Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
+            Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                if let Some(decoder) = self.decoder.take_if(|decoder| decoder.is_between_messages()) {
+                    decoder.give_back();
+                }
+                return Poll::Pending;
+            }
             Err(error) => return Poll::Ready(Err(ended(&error))),
         };
         share.made_progress();
@@ -190,57 +188,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             Decoded::Binary(bytes) => Ok(Some(Message::Binary(bytes))),
             Decoded::Ping(_) | Decoded::Pong(_) | Decoded::Frame(_) => Ok(None),
             Decoded::Close(_) => {
-                // The answer is ready, and is the last thing that is said: no event may follow it.
-                let mut answer = Answer(Vec::new());
-                let _closed = self.codec.flush(&mut answer);
-                self.outbox.seal([Frame::whole(Bytes::from(answer.0))]);
+                // The answer is the last thing that is said: no event may follow it.
+                self.outbox.seal([Frame::whole(Bytes::from(decoder.answer_to_close()))]);
                 Err(Ended::ByPeer)
             }
         })
     }
 
-    /// Writes what waits. Ready when nothing does.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.frames_since_write = 0;
-        loop {
-            if self.writing.is_empty() {
-                if self.writing.capacity() > KEPT_CAPACITY {
-                    self.writing = VecDeque::new();
-                }
-                self.outbox.take(&mut self.writing);
-                if self.writing.is_empty() {
-                    return Pin::new(&mut self.stream).poll_flush(cx);
-                }
-            }
-            let mut slices = [IoSlice::new(&[]); FRAMES_PER_WRITE];
-            let count = fill(&mut slices, &self.writing, self.written);
-            let slices = slices.get(..count).unwrap_or_default();
-            let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, slices))?;
-            if written == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
-            self.account(written);
-        }
-    }
-
-    /// Lets go of the frames that have been written whole.
-    fn account(&mut self, written: usize) {
-        self.written += written;
-        while let Some(frame) = self.writing.front()
-            && self.written >= frame.len()
-        {
-            self.written -= frame.len();
-            self.outbox.written(frame.len());
-            self.writing.pop_front();
-        }
-    }
-
-    /// Drops what a slow reader has not been sent, but for the rest of a frame it has a part of.
-    fn drop_unwritten(&mut self) {
-        let begun = usize::from(self.written > 0);
-        for frame in self.writing.drain(begun.min(self.writing.len())..) {
-            self.outbox.written(frame.len());
-        }
+        self.outbox.poll_write(cx)
     }
 
     /// Waits for the deadline, or for the time to ping or to give up. The clock is asked before the
@@ -273,7 +230,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         while !linger.peer_done {
             let mut space = [0; 4096];
             let mut buffer = ReadBuf::new(&mut space);
-            match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
+            match Pin::new(&mut self.reader).poll_read(cx, &mut buffer) {
                 Poll::Ready(Ok(())) => linger.read(buffer.filled().len()),
                 Poll::Ready(Err(_)) => return Poll::Ready(()),
                 Poll::Pending => break,
@@ -283,7 +240,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             if ready!(self.poll_write(cx)).is_err() {
                 return Poll::Ready(());
             }
-            if ready!(Pin::new(&mut self.stream).poll_shutdown(cx)).is_err() {
+            if self.outbox.wire().end().is_err() {
                 return Poll::Ready(());
             }
             linger.written = true;
@@ -292,16 +249,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     }
 }
 
-/// Points slices at the frames, but for what is written of the first, and says how many it took.
-fn fill<'a>(slices: &mut [IoSlice<'a>], frames: &'a VecDeque<Bytes>, written: usize) -> usize {
-    let mut skip = written;
-    let mut count = 0;
-    for (slice, frame) in slices.iter_mut().zip(frames) {
-        *slice = IoSlice::new(frame.get(skip..).unwrap_or_default());
-        skip = 0;
-        count += 1;
+impl Wire for OwnedWriteHalf {
+    fn try_write(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        match pieces {
+            [one] => OwnedWriteHalf::try_write(self, one),
+            several => self.try_write_vectored(several),
+        }
     }
-    count
+
+    fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.as_ref().poll_write_ready(cx)
+    }
+
+    fn end(&self) -> io::Result<()> {
+        SockRef::from(self.as_ref()).shutdown(Shutdown::Write)
+    }
 }
 
 /// How far the end of a connection has come.
@@ -371,47 +333,28 @@ impl Alarm {
 }
 
 /// What tungstenite reads from and writes to: the stream, and the outbox.
-struct Duplex<'a, 'b, S> {
-    stream: &'a mut S,
+struct Duplex<'a, 'b, R> {
+    reader: &'a mut R,
     outbox: &'a Outbox,
     cx: &'a mut Context<'b>,
 }
 
-impl<S: AsyncRead + Unpin> Read for Duplex<'_, '_, S> {
+impl<R: AsyncRead + Unpin> Read for Duplex<'_, '_, R> {
     fn read(&mut self, space: &mut [u8]) -> io::Result<usize> {
         let mut buffer = ReadBuf::new(space);
-        match Pin::new(&mut *self.stream).poll_read(self.cx, &mut buffer) {
+        match Pin::new(&mut *self.reader).poll_read(self.cx, &mut buffer) {
             Poll::Ready(result) => result.map(|()| buffer.filled().len()),
             Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
         }
     }
 }
 
-impl<S> Write for Duplex<'_, '_, S> {
+impl<R> Write for Duplex<'_, '_, R> {
     /// tungstenite writes a frame in one piece, as long as it is not refused a part of it.
     fn write(&mut self, frame: &[u8]) -> io::Result<usize> {
         // If it does not fit, the outbox has kept the reason, and the connection ends.
         self.outbox.push(Frame::whole(Bytes::copy_from_slice(frame)));
         Ok(frame.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// Takes what tungstenite writes, and has nothing to read.
-struct Answer(Vec<u8>);
-
-impl Read for Answer {
-    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
-        Err(io::ErrorKind::WouldBlock.into())
-    }
-}
-
-impl Write for Answer {
-    fn write(&mut self, frame: &[u8]) -> io::Result<usize> {
-        self.0.write(frame)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -459,17 +402,20 @@ mod tests {
         }
     }
 
-    impl AsyncWrite for Endless {
-        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-            Poll::Ready(Ok(bytes.len()))
+    /// Takes everything.
+    struct Sink;
+
+    impl Wire for Sink {
+        fn try_write(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+            Ok(pieces.iter().map(|piece| piece.len()).sum())
         }
 
-        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        fn poll_writable(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
             Poll::Ready(Ok(()))
         }
 
-        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Poll::Ready(Ok(()))
+        fn end(&self) -> io::Result<()> {
+            Ok(())
         }
     }
 
@@ -479,7 +425,8 @@ mod tests {
         let empty_fragment: &[u8] = &[0x00, 0x80, 0, 0, 0, 0];
         for (read_ahead, endless) in [(&[][..], pong), (&[0x01, 0x80, 0, 0, 0, 0][..], empty_fragment)] {
             let waiting = tokio::spawn(async move {
-                let mut socket = Socket::new(Endless(endless), read_ahead, &Limits::DEFAULT, Clock::system());
+                let mut socket =
+                    Socket::new(Endless(endless), Sink, read_ahead, Limits::DEFAULT.into(), Clock::system());
                 socket.receive(Instant::now() + Duration::from_millis(20)).await.is_ok_and(|message| message.is_none())
             });
             let waited = tokio::time::timeout(Duration::from_secs(10), waiting).await;

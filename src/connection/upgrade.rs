@@ -1,6 +1,7 @@
 //! From an HTTP request to a WebSocket (RFC 6455, 4.2).
 
 use std::future::Future;
+use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::Request;
@@ -77,9 +78,9 @@ impl Upgrade {
 
     /// Answers 101, and runs a task with the socket once the answer has been sent. The task holds
     /// nothing of HTTP any more.
-    pub fn on<F, Task>(self, tasks: &TaskTracker, limits: Limits, clock: Clock, serve: F) -> Response
+    pub fn on<F, Task>(self, tasks: &TaskTracker, limits: Arc<Limits>, clock: Clock, serve: F) -> Response
     where
-        F: FnOnce(Socket<TcpStream>) -> Task + Send + 'static,
+        F: FnOnce(Socket) -> Task + Send + 'static,
         Task: Future<Output = ()> + Send,
     {
         let upgraded = self.upgraded;
@@ -87,7 +88,7 @@ impl Upgrade {
             // An error here means that the client went away before it was answered.
             let Ok(upgraded) = upgraded.await else { return };
             let Some((stream, read_ahead)) = into_tcp(upgraded) else { return };
-            serve(Socket::new(stream, &read_ahead, &limits, clock)).await;
+            serve(Socket::over_tcp(stream, &read_ahead, limits, clock)).await;
         });
         let mut response = (StatusCode::SWITCHING_PROTOCOLS, Body::empty()).into_response();
         let headers = response.headers_mut();

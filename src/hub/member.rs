@@ -2,39 +2,49 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::protocol::{ConnectionId, RoomName, UserId};
 
 use super::Hub;
+use super::flusher::Flusher;
 use super::outbox::Outbox;
+use super::room::Room;
 
 /// One connection: who it is, how it is reached, and where it is.
-#[derive(Debug)]
 pub struct Member {
     id: ConnectionId,
     user: UserId,
     outbox: Arc<Outbox>,
-    rooms: Mutex<Rooms>,
+    /// Who sends the events of the rooms that it is the first in.
+    flusher: Arc<Flusher>,
+    places: Mutex<Places>,
 }
 
-/// The rooms that one member is in. Few, so that looking through them beats a table.
-#[derive(Debug, Default)]
-pub(super) struct Rooms {
-    names: Vec<RoomName>,
+/// Where one member is. Few rooms, so that looking through them beats a table.
+#[derive(Default)]
+pub(super) struct Places {
+    /// The room of everyone first, then the personal room.
+    places: Vec<Place>,
     left: bool,
 }
 
+/// A seat in a room.
+pub(super) struct Place {
+    pub(super) room: Arc<Room>,
+    pub(super) seat: usize,
+}
+
 /// The right to be in the hub. Leaving is its `Drop`: there is no way to forget it.
-#[derive(Debug)]
 pub struct Membership {
     hub: Arc<Hub>,
     member: Arc<Member>,
 }
 
 impl Member {
-    pub(super) fn new(id: ConnectionId, user: UserId, outbox: Arc<Outbox>) -> Self {
-        Self { id, user, outbox, rooms: Mutex::default() }
+    pub(super) fn new(id: ConnectionId, user: UserId, outbox: Arc<Outbox>, flusher: Arc<Flusher>) -> Self {
+        Self { id, user, outbox, flusher, places: Mutex::default() }
     }
 
     /// The connection's id.
@@ -54,45 +64,68 @@ impl Member {
 
     /// The rooms that it is in, the personal one first.
     pub fn room_names(&self) -> Vec<RoomName> {
-        self.rooms().names.clone()
+        self.places().places.iter().filter_map(|place| place.room.name().cloned()).collect()
     }
 
     /// Whether it is in a room.
     pub fn is_in(&self, room: &RoomName) -> bool {
-        self.rooms().contains(room)
+        self.places().find(room).is_some()
     }
 
-    pub(super) fn rooms(&self) -> MutexGuard<'_, Rooms> {
-        self.rooms.lock()
+    pub(super) fn flusher(&self) -> &Arc<Flusher> {
+        &self.flusher
+    }
+
+    pub(super) fn places(&self) -> MutexGuard<'_, Places> {
+        self.places.lock()
+    }
+
+    /// Sends events, or adds them to what waits.
+    pub(super) fn deliver(&self, frames: &Bytes) {
+        // If they do not fit, the outbox has kept the reason, and the connection ends.
+        if !frames.is_empty() {
+            self.outbox.deliver(frames);
+        }
     }
 }
 
-impl Rooms {
-    pub(super) fn contains(&self, room: &RoomName) -> bool {
-        self.names.contains(room)
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.names.len()
-    }
-
+impl Places {
     /// Whether the member has left the hub and must not enter a room again.
     pub(super) fn left(&self) -> bool {
         self.left
     }
 
-    pub(super) fn enter(&mut self, room: &RoomName) {
-        self.names.push(room.clone());
+    /// How many rooms, the personal one and the one of everyone not counted.
+    pub(super) fn joined(&self) -> usize {
+        self.places.len().saturating_sub(2)
     }
 
-    pub(super) fn leave(&mut self, room: &RoomName) -> bool {
-        let place = self.names.iter().position(|name| name == room);
-        place.map(|place| self.names.remove(place)).is_some()
+    pub(super) fn find(&self, room: &RoomName) -> Option<usize> {
+        self.places.iter().position(|place| place.room.name() == Some(room))
     }
 
-    pub(super) fn leave_all(&mut self) -> Vec<RoomName> {
+    pub(super) fn is_in(&self, room: &Arc<Room>) -> bool {
+        self.places.iter().any(|place| Arc::ptr_eq(&place.room, room))
+    }
+
+    pub(super) fn enter(&mut self, room: Arc<Room>, seat: usize) {
+        self.places.push(Place { room, seat });
+    }
+
+    pub(super) fn leave(&mut self, place: usize) -> Place {
+        self.places.remove(place)
+    }
+
+    pub(super) fn leave_all(&mut self) -> Vec<Place> {
         self.left = true;
-        std::mem::take(&mut self.names)
+        std::mem::take(&mut self.places)
+    }
+
+    /// Sends what is on its way from all the rooms now, before anything else happens.
+    pub(super) fn catch_up(&self) {
+        for place in &self.places {
+            place.room.catch_up(place.seat);
+        }
     }
 }
 

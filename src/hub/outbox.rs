@@ -1,77 +1,124 @@
 //! What waits to be written to one connection: bounded in bytes, and the way to end it.
 
 use std::collections::VecDeque;
-use std::task::Waker;
+use std::io::{self, IoSlice};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 
-use crate::protocol::{Close, CloseCode, Frame};
+use crate::protocol::{Close, CloseCode, Frame, end_of_frame};
 
-/// What a waiting frame takes beside its bytes.
+/// What waiting bytes take beside themselves.
 const OVERHEAD: usize = size_of::<Bytes>();
+/// Pieces that one system call writes.
+const PIECES_PER_WRITE: usize = 64;
 
-/// The frames that wait to be written to one connection. Anyone may add to it; the connection's
-/// own task writes. It is never waited for: who reads too slowly is closed.
-#[derive(Debug)]
-pub struct Outbox {
+/// The writing end of one connection's transport.
+pub trait Wire: Send + Sync {
+    /// Writes as much of these pieces as goes at once, in one system call, and says how much.
+    ///
+    /// # Errors
+    /// `WouldBlock` when nothing goes; anything else when nothing will ever go.
+    fn try_write(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize>;
+
+    /// Ready when it is worth trying to write again.
+    ///
+    /// # Errors
+    /// When nothing will ever go.
+    fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// Ends this direction: the peer reads what was written, and then the end.
+    ///
+    /// # Errors
+    /// When the connection is broken.
+    fn end(&self) -> io::Result<()>;
+}
+
+/// The frames that wait to be written to one connection, and the wire itself: the only way to it.
+/// Anyone may add; what is added to an empty outbox by [`Outbox::deliver`] goes out at once, the
+/// rest is written by the connection's own task. Nobody waits for it: who reads too slowly is closed.
+pub struct Outbox<W: ?Sized = dyn Wire> {
     state: Mutex<State>,
     writer: AtomicWaker,
     max_bytes: usize,
+    wire: W,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct State {
+    /// Pieces of one or more whole frames.
     waiting: VecDeque<Bytes>,
-    /// Bytes that wait, those that the writer has taken and not yet written included.
+    /// How much of the first piece is written already.
+    written: usize,
+    /// Bytes that wait, with what it costs to keep them; the first piece counts until it is written
+    /// whole, as it is kept until then.
     bytes: usize,
     /// Why the connection is to end. From then on nothing is added.
-    close: Option<Close>,
+    close: Option<Box<Close>>,
     /// The last frame is in.
     sealed: bool,
 }
 
-impl Outbox {
+impl<W: Wire> Outbox<W> {
     /// An empty outbox for so many bytes.
-    pub fn new(max_bytes: usize) -> Self {
-        Self { state: Mutex::default(), writer: AtomicWaker::new(), max_bytes }
+    pub fn new(max_bytes: usize, wire: W) -> Self {
+        Self { state: Mutex::default(), writer: AtomicWaker::new(), max_bytes, wire }
     }
+}
 
-    /// Adds a frame, and says whether it will be written unless the connection breaks. If it does
-    /// not fit, the connection is closed as too slow, and what waits is dropped.
+impl<W: Wire + ?Sized> Outbox<W> {
+    /// Adds a frame for the connection's task to write, and says whether it will be written unless
+    /// the connection breaks. If it does not fit, the connection is closed as too slow, and what
+    /// waits is dropped.
     pub fn push(&self, frame: Frame) -> bool {
         let mut state = self.state.lock();
-        if state.close.is_some() || state.sealed {
+        if !state.accepts() {
             return false;
         }
-        let cost = frame.len() + OVERHEAD;
-        if state.bytes + cost > self.max_bytes {
-            state.close = Some(Close::new(CloseCode::TooSlow, "this client reads too slowly"));
-            let dropped: usize = state.waiting.iter().map(|bytes| bytes.len() + OVERHEAD).sum();
-            state.bytes -= dropped;
-            state.waiting = VecDeque::new();
-            drop(state);
-            self.writer.wake();
-            return false;
-        }
-        state.bytes += cost;
-        state.waiting.push_back(frame.into_bytes());
+        let added = state.add(frame.into_bytes(), self.max_bytes);
         // Whoever finds something waiting has been woken by whoever put it there.
-        let first = state.waiting.len() == 1;
+        let wake = state.waiting.len() == 1 || !added;
         drop(state);
-        if first {
+        if wake {
             self.writer.wake();
         }
-        true
+        added
+    }
+
+    /// Writes whole frames at once if nothing waits before them; what does not go is added, as by
+    /// [`Outbox::push`]. An error of the wire is left to the connection's task to find.
+    pub fn deliver(&self, frames: &Bytes) -> bool {
+        let mut state = self.state.lock();
+        if !state.accepts() {
+            return false;
+        }
+        let mut written = 0;
+        if state.waiting.is_empty() {
+            written = self.wire.try_write(&[IoSlice::new(frames)]).unwrap_or(0);
+            if written == frames.len() {
+                return true;
+            }
+        }
+        let added = state.add(frames.clone(), self.max_bytes);
+        if added && state.waiting.len() == 1 {
+            state.written = written;
+        }
+        let wake = state.waiting.len() == 1 || !added;
+        drop(state);
+        if wake {
+            self.writer.wake();
+        }
+        added
     }
 
     /// Asks the connection to end. The first reason counts; says whether this was it.
     pub fn close(&self, close: Close) -> bool {
         let mut state = self.state.lock();
-        let first = state.close.is_none() && !state.sealed;
+        let first = state.accepts();
         if first {
-            state.close = Some(close);
+            state.close = Some(Box::new(close));
         }
         drop(state);
         if first {
@@ -82,7 +129,7 @@ impl Outbox {
 
     /// Why the connection is to end, if it is.
     pub fn close_reason(&self) -> Option<Close> {
-        self.state.lock().close.clone()
+        self.state.lock().close.as_deref().cloned()
     }
 
     /// Adds the last frames, whatever waits before them; nothing follows.
@@ -103,14 +150,30 @@ impl Outbox {
         self.writer.register(waker);
     }
 
-    /// Gives the writer what waits; `into` must be empty.
-    pub fn take(&self, into: &mut VecDeque<Bytes>) {
-        std::mem::swap(&mut self.state.lock().waiting, into);
-    }
-
-    /// The writer has written, or dropped, a frame of so many bytes.
-    pub fn written(&self, frame_bytes: usize) {
-        self.state.lock().bytes -= frame_bytes + OVERHEAD;
+    /// Writes what waits. Ready when nothing does.
+    ///
+    /// # Errors
+    /// When the connection is broken.
+    pub fn poll_write(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            let mut state = self.state.lock();
+            if state.waiting.is_empty() {
+                // An idle connection keeps no queue.
+                state.waiting = VecDeque::new();
+                return Poll::Ready(Ok(()));
+            }
+            let mut pieces = [IoSlice::new(&[]); PIECES_PER_WRITE];
+            let count = state.point(&mut pieces);
+            match self.wire.try_write(pieces.get(..count).unwrap_or_default()) {
+                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Ok(written) => state.account(written),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    drop(state);
+                    ready!(self.wire.poll_writable(cx))?;
+                }
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
     }
 
     /// The bytes that wait, with what it costs to keep them.
@@ -122,66 +185,197 @@ impl Outbox {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+
+    /// The transport.
+    pub fn wire(&self) -> &W {
+        &self.wire
+    }
+}
+
+impl State {
+    fn accepts(&self) -> bool {
+        self.close.is_none() && !self.sealed
+    }
+
+    fn add(&mut self, frames: Bytes, max_bytes: usize) -> bool {
+        let cost = frames.len() + OVERHEAD;
+        if self.bytes + cost > max_bytes {
+            self.close = Some(Box::new(Close::new(CloseCode::TooSlow, "this client reads too slowly")));
+            self.drop_unwritten();
+            return false;
+        }
+        self.bytes += cost;
+        self.waiting.push_back(frames);
+        true
+    }
+
+    /// Drops what a slow reader has not been sent, but for the rest of a frame it has a part of.
+    fn drop_unwritten(&mut self) {
+        let begun = self.waiting.pop_front().filter(|_| self.written > 0);
+        self.waiting = VecDeque::new();
+        self.bytes = 0;
+        if let Some(mut begun) = begun {
+            begun.truncate(end_of_frame(&begun, self.written));
+            if begun.len() > self.written {
+                self.bytes = begun.len() + OVERHEAD;
+                self.waiting.push_back(begun);
+            } else {
+                self.written = 0;
+            }
+        }
+    }
+
+    /// Points at what waits, but for what is written of the first piece, and says how many pieces.
+    fn point<'a>(&'a self, pieces: &mut [IoSlice<'a>]) -> usize {
+        let mut skip = self.written;
+        let mut count = 0;
+        for (piece, frames) in pieces.iter_mut().zip(&self.waiting) {
+            *piece = IoSlice::new(frames.get(skip..).unwrap_or_default());
+            skip = 0;
+            count += 1;
+        }
+        count
+    }
+
+    /// Lets go of the pieces that have been written whole.
+    fn account(&mut self, written: usize) {
+        self.written += written;
+        while let Some(first) = self.waiting.front()
+            && self.written >= first.len()
+        {
+            self.written -= first.len();
+            self.bytes -= first.len() + OVERHEAD;
+            self.waiting.pop_front();
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-    fn frame(bytes: usize) -> Frame {
-        Frame::whole(Bytes::from(vec![b'x'; bytes]))
+    /// Takes so many bytes, then no more until it is told to.
+    #[derive(Default)]
+    struct Narrow {
+        room: AtomicUsize,
+        calls: AtomicUsize,
+        seen: Mutex<Vec<u8>>,
+    }
+
+    impl Wire for Narrow {
+        fn try_write(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+            self.calls.fetch_add(1, Relaxed);
+            let all: Vec<u8> = pieces.iter().flat_map(|piece| piece.iter().copied()).collect();
+            let taken = all.len().min(self.room.load(Relaxed));
+            if taken == 0 {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            self.room.fetch_sub(taken, Relaxed);
+            self.seen.lock().extend_from_slice(&all[..taken]);
+            Ok(taken)
+        }
+
+        fn poll_writable(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+
+        fn end(&self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn frame(payload: usize) -> Frame {
+        Frame::data(&vec![b'x'; payload], true)
+    }
+
+    fn outbox(room: usize) -> Outbox<Narrow> {
+        let outbox = Outbox::new(1000, Narrow::default());
+        outbox.wire.room.store(room, Relaxed);
+        outbox
+    }
+
+    fn write(outbox: &Outbox<Narrow>, room: usize) -> bool {
+        outbox.wire.room.store(room, Relaxed);
+        outbox.poll_write(&mut Context::from_waker(Waker::noop())).is_ready()
     }
 
     #[test]
     fn what_does_not_fit_closes_the_connection_and_frees_what_waits() {
-        let outbox = Outbox::new(1000);
+        let outbox = outbox(0);
         assert!(outbox.push(frame(400)));
         assert!(outbox.push(frame(400)));
         assert!(!outbox.push(frame(400)));
         assert_eq!(outbox.close_reason().unwrap().code, CloseCode::TooSlow);
         assert!(outbox.is_empty());
         assert!(!outbox.push(frame(1)), "nothing is added to an outbox that is to end");
+        assert!(!outbox.deliver(&frame(1).into_bytes()));
+    }
+
+    #[test]
+    fn a_frame_that_is_begun_is_ended_before_a_slow_reader_is_closed() {
+        let outbox = outbox(150);
+        let frames = [frame(98).into_bytes(), frame(98).into_bytes(), frame(98).into_bytes()].concat();
+        assert!(outbox.deliver(&frames.into()), "one and a half of three frames are written");
+        assert!(!outbox.push(frame(900)));
+        outbox.seal([frame(1)]);
+        assert!(write(&outbox, 1000));
+        let expected = [frame(98).into_bytes(), frame(98).into_bytes(), frame(1).into_bytes()].concat();
+        assert_eq!(*outbox.wire.seen.lock(), expected);
     }
 
     #[test]
     fn nothing_follows_the_last_frames() {
-        let outbox = Outbox::new(1000);
+        let outbox = outbox(0);
         outbox.seal([frame(2)]);
         assert!(!outbox.push(frame(1)));
         outbox.seal([frame(3)]);
-        let mut writing = VecDeque::new();
-        outbox.take(&mut writing);
-        assert_eq!(writing.iter().map(Bytes::len).collect::<Vec<_>>(), [2]);
+        assert!(write(&outbox, 100));
+        assert_eq!(*outbox.wire.seen.lock(), frame(2).into_bytes());
     }
 
     #[test]
-    fn what_the_writer_holds_counts_until_it_is_written() {
-        let outbox = Outbox::new(1000);
-        let mut writing = VecDeque::new();
-        outbox.push(frame(600));
-        outbox.take(&mut writing);
-        assert!(!outbox.push(frame(600)), "600 of 1000 bytes are still being written");
-        outbox.written(writing.pop_front().unwrap().len());
+    fn what_is_delivered_to_an_empty_outbox_takes_one_call_and_is_not_kept() {
+        let outbox = outbox(1000);
+        assert!(outbox.deliver(&frame(100).into_bytes()));
+        assert_eq!(outbox.wire.calls.load(Relaxed), 1);
         assert!(outbox.is_empty());
     }
 
     #[test]
+    fn what_is_delivered_never_overtakes_what_waits() {
+        let outbox = outbox(0);
+        outbox.push(frame(1));
+        outbox.wire.room.store(1000, Relaxed);
+        assert!(outbox.deliver(&frame(2).into_bytes()));
+        assert!(outbox.wire.seen.lock().is_empty());
+        assert!(write(&outbox, 1000));
+        assert_eq!(*outbox.wire.seen.lock(), [frame(1).into_bytes(), frame(2).into_bytes()].concat());
+    }
+
+    #[test]
+    fn what_is_half_written_counts_until_it_is_written() {
+        let outbox = outbox(599);
+        outbox.deliver(&frame(600).into_bytes());
+        assert!(!outbox.push(frame(600)), "the piece is kept until the last of its bytes is written");
+    }
+
+    #[test]
     fn many_tiny_frames_are_bounded_by_what_they_cost() {
-        let outbox = Outbox::new(1000);
+        let outbox = outbox(0);
         let accepted = (0..1000).filter(|_| outbox.push(frame(1))).count();
         assert!(accepted <= 1000 / OVERHEAD, "{accepted}");
     }
 
     #[test]
     fn the_first_reason_to_end_counts_and_the_last_frames_follow_what_waits() {
-        let outbox = Outbox::new(1000);
+        let outbox = outbox(0);
         outbox.push(frame(1));
         assert!(outbox.close(Close::new(CloseCode::Kicked, "first")));
         assert!(!outbox.close(Close::new(CloseCode::Restarting, "second")));
         assert_eq!(outbox.close_reason().unwrap().reason, "first");
         outbox.seal([frame(2)]);
-        let mut writing = VecDeque::new();
-        outbox.take(&mut writing);
-        assert_eq!(writing.iter().map(Bytes::len).collect::<Vec<_>>(), [1, 2]);
+        assert!(write(&outbox, 100));
+        assert_eq!(*outbox.wire.seen.lock(), [frame(1).into_bytes(), frame(2).into_bytes()].concat());
     }
 }

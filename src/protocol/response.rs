@@ -130,6 +130,11 @@ impl<'a> Response<'a> {
     pub fn frame(&self) -> Frame {
         Frame::json(self)
     }
+
+    /// Appends the message as a text frame to others.
+    pub fn append_to(&self, frames: &mut Vec<u8>) {
+        append(frames, OpCode::Data(Data::Text), |out| serde_json::to_writer(out, self).map_err(io::Error::from));
+    }
 }
 
 impl Frame {
@@ -177,27 +182,45 @@ impl Frame {
         self.0.is_empty()
     }
 
-    /// Writes the payload behind room for the longest header, then the header right before it: one
-    /// allocation, no copy, whatever the length turns out to be.
     fn build(opcode: OpCode, payload: impl FnOnce(&mut Vec<u8>) -> io::Result<()>) -> Self {
-        /// The longest header of an unmasked frame.
-        const ROOM: usize = 10;
         let mut out = Vec::with_capacity(256);
-        out.resize(ROOM, 0);
-        // Writing to memory fails for no type of ours; if it did, an empty payload is the honest rest.
-        if let Err(error) = payload(&mut out) {
-            tracing::error!(%error, "a frame could not be encoded");
-            out.truncate(ROOM);
-        }
-        let length = (out.len() - ROOM) as u64;
-        let header = FrameHeader { opcode, ..FrameHeader::default() };
-        let start = ROOM - header.len(length);
-        if let Some(mut place) = out.get_mut(start..ROOM) {
-            let written = header.format(length, &mut place);
-            debug_assert!(written.is_ok(), "the header fits where it says it does");
-        }
+        append(&mut out, opcode, payload);
         out.shrink_to_fit();
-        Self(Bytes::from(out).slice(start..))
+        Self(Bytes::from(out))
+    }
+}
+
+/// Where the frame ends of which, among whole unmasked frames, so many bytes are written: there, and
+/// only there, something else may follow.
+pub fn end_of_frame(frames: &[u8], written: usize) -> usize {
+    let mut end = 0;
+    while end < written {
+        let mut rest = io::Cursor::new(frames.get(end..).unwrap_or_default());
+        let Ok(Some((_, length))) = FrameHeader::parse(&mut rest) else { return frames.len() };
+        end += rest.position() as usize + length as usize;
+    }
+    end
+}
+
+/// Appends one whole frame. The payload is written behind room for the header that most frames have,
+/// since its length is known only then; what it took more or less is moved, once.
+fn append(out: &mut Vec<u8>, opcode: OpCode, payload: impl FnOnce(&mut Vec<u8>) -> io::Result<()>) {
+    /// The header of an unmasked frame of 126 to 65,535 bytes.
+    const ROOM: usize = 4;
+    let start = out.len();
+    out.resize(start + ROOM, 0);
+    // Writing to memory fails for no type of ours; if it did, an empty payload is the honest rest.
+    if let Err(error) = payload(out) {
+        tracing::error!(%error, "a frame could not be encoded");
+        out.truncate(start + ROOM);
+    }
+    let length = (out.len() - start - ROOM) as u64;
+    let header = FrameHeader { opcode, ..FrameHeader::default() };
+    let taken = header.len(length);
+    out.splice(start..start + ROOM, std::iter::repeat_n(0, taken));
+    if let Some(mut place) = out.get_mut(start..start + taken) {
+        let written = header.format(length, &mut place);
+        debug_assert!(written.is_ok(), "the header fits where it says it does");
     }
 }
 
@@ -211,6 +234,32 @@ mod tests {
             let frame = Frame::data(&vec![b'x'; length], true);
             assert_eq!(frame.len(), length + header);
             assert_eq!(frame.0[0], 0x81);
+            assert!(frame.0[header..].iter().all(|byte| *byte == b'x'));
         }
+    }
+
+    #[test]
+    fn a_frame_that_is_begun_ends_where_the_next_one_starts() {
+        let mut frames = Vec::new();
+        let ends: Vec<usize> = [0, 10, 200, 70_000]
+            .map(|length| {
+                frames.extend_from_slice(&Frame::data(&vec![b'x'; length], true).into_bytes());
+                frames.len()
+            })
+            .into();
+        for written in 0..=frames.len() {
+            let expected = if written == 0 { 0 } else { *ends.iter().find(|end| **end >= written).unwrap() };
+            assert_eq!(end_of_frame(&frames, written), expected, "{written}");
+        }
+    }
+
+    #[test]
+    fn frames_are_appended_whole_after_one_another() {
+        let mut both = Vec::new();
+        let message = Response::Expiring { seconds: 1 };
+        message.append_to(&mut both);
+        message.append_to(&mut both);
+        let once = message.frame().into_bytes();
+        assert_eq!(both, [&once[..], &once[..]].concat());
     }
 }

@@ -178,13 +178,14 @@ async fn no_event_follows_the_answer_to_a_close() {
     let server = std::sync::Arc::new(Server::start().await);
     let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
     let publishing = std::thread::spawn({
-        let (hub, stop) = (server.hub.clone(), stop.clone());
+        let (hub, stop, runtime) = (server.hub.clone(), stop.clone(), tokio::runtime::Handle::current());
         move || {
             let to = wsgate::protocol::Target { all: true, ..Default::default() };
             let (nobody, name) = (wsgate::protocol::Target::default(), "e".parse().unwrap());
             let data = serde_json::value::RawValue::NULL;
             while !stop.load(std::sync::atomic::Ordering::Relaxed) {
-                hub.publish(&wsgate::hub::Event { to: &to, except: &nobody, name: &name, from: None, data }, None);
+                let event = wsgate::hub::Event { to: &to, except: &nobody, name: &name, from: None, data };
+                runtime.block_on(hub.publish(&event, None));
             }
         }
     });

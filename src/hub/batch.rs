@@ -1,0 +1,133 @@
+//! Events of one room that go out together: one system call a member, however many they are.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::protocol::ConnectionId;
+
+/// Who does not get an event.
+#[derive(Debug, Clone, Default)]
+pub(super) enum Except {
+    #[default]
+    Nobody,
+    One(ConnectionId),
+    Many(Arc<HashSet<ConnectionId>>),
+}
+
+impl Except {
+    pub(super) fn contains(&self, id: ConnectionId) -> bool {
+        match self {
+            Self::Nobody => false,
+            Self::One(one) => *one == id,
+            Self::Many(many) => many.contains(&id),
+        }
+    }
+
+    /// The same, and these.
+    pub(super) fn and(&self, ids: impl Iterator<Item = ConnectionId>) -> Self {
+        let mut many: HashSet<ConnectionId> = ids.collect();
+        match self {
+            Self::Nobody => {}
+            Self::One(one) => {
+                many.insert(*one);
+            }
+            Self::Many(others) => many.extend(others.iter()),
+        }
+        Self::Many(Arc::new(many))
+    }
+}
+
+impl FromIterator<ConnectionId> for Except {
+    fn from_iter<T: IntoIterator<Item = ConnectionId>>(ids: T) -> Self {
+        let mut ids = ids.into_iter();
+        match (ids.next(), ids.next()) {
+            (None, _) => Self::Nobody,
+            (Some(one), None) => Self::One(one),
+            (Some(one), Some(other)) => Self::Many(Arc::new([one, other].into_iter().chain(ids).collect())),
+        }
+    }
+}
+
+/// Whole frames one after another, numbered as the room counts its events.
+#[derive(Debug)]
+pub(super) struct Batch<Frames = Bytes> {
+    /// The number of the first.
+    first: u64,
+    frames: Frames,
+    marks: Vec<Mark>,
+    /// All who do not get some of it.
+    excluded: HashSet<ConnectionId>,
+}
+
+#[derive(Debug)]
+struct Mark {
+    /// Where the frame ends.
+    end: usize,
+    except: Except,
+}
+
+impl Batch<Vec<u8>> {
+    pub(super) fn starting_at(first: u64) -> Self {
+        Self { first, frames: Vec::new(), marks: Vec::new(), excluded: HashSet::new() }
+    }
+
+    /// Adds the frame that `encode` appends, and says how many bytes it has; `about` so many.
+    pub(super) fn add(&mut self, about: usize, except: Except, encode: impl FnOnce(&mut Vec<u8>)) -> usize {
+        let start = self.frames.len();
+        self.frames.reserve(about);
+        encode(&mut self.frames);
+        match &except {
+            Except::Nobody => {}
+            Except::One(one) => {
+                self.excluded.insert(*one);
+            }
+            Except::Many(many) => self.excluded.extend(many.iter()),
+        }
+        self.marks.push(Mark { end: self.frames.len(), except });
+        self.frames.len() - start
+    }
+
+    /// The batch as it will be sent: nothing is added any more.
+    pub(super) fn complete(self) -> Batch {
+        Batch { first: self.first, frames: self.frames.into(), marks: self.marks, excluded: self.excluded }
+    }
+}
+
+impl<Frames: AsRef<[u8]>> Batch<Frames> {
+    /// The number of the event after the last.
+    pub(super) fn end(&self) -> u64 {
+        self.first + self.marks.len() as u64
+    }
+
+    /// How many bytes are in it.
+    pub(super) fn len(&self) -> usize {
+        self.frames.as_ref().len()
+    }
+
+    fn is_whole_for(&self, id: ConnectionId, since: u64) -> bool {
+        since <= self.first && (self.excluded.is_empty() || !self.excluded.contains(&id))
+    }
+
+    /// A copy of the frames that a connection gets. A slice would keep the whole batch for a reader
+    /// that is slow and gets little of it, and nothing would count that.
+    pub(super) fn excerpt(&self, id: ConnectionId, since: u64) -> Bytes {
+        let mut excerpt = Vec::new();
+        let mut start = 0;
+        for (number, mark) in (self.first..).zip(&self.marks) {
+            if number >= since && !mark.except.contains(id) {
+                excerpt.extend_from_slice(self.frames.as_ref().get(start..mark.end).unwrap_or_default());
+            }
+            start = mark.end;
+        }
+        excerpt.into()
+    }
+}
+
+impl Batch {
+    /// What a connection gets that is to have all from the event `since` on.
+    pub(super) fn part_for(&self, id: ConnectionId, since: u64) -> Bytes {
+        if self.is_whole_for(id, since) { self.frames.clone() } else { self.excerpt(id, since) }
+    }
+}
