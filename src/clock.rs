@@ -1,6 +1,7 @@
 //! Time, which can be put into the hands of a test.
 
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -9,6 +10,9 @@ use tokio::sync::watch;
 /// What tells the time and waits for it. A clone tells the same time.
 #[derive(Debug, Clone)]
 pub struct Clock(Source);
+
+/// See [`Clock::timer`].
+pub type Timer = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 #[derive(Debug, Clone)]
 enum Source {
@@ -65,6 +69,17 @@ impl Clock {
             Source::Manual(manual) => {
                 let moved = manual.time.borrow();
                 manual.since_unix + moved.passed + moved.set
+            }
+        }
+    }
+
+    /// Is ready once [`Clock::now`] has reached an instant, and small: every connection has one.
+    pub fn timer(&self, instant: Instant) -> Timer {
+        match &self.0 {
+            Source::System => Box::pin(tokio::time::sleep_until(instant.into())),
+            Source::Manual(_) => {
+                let clock = self.clone();
+                Box::pin(async move { clock.sleep_until(instant).await })
             }
         }
     }

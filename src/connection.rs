@@ -1,9 +1,11 @@
 //! The public door: browsers and other clients, each on a WebSocket.
 
 mod decoder;
+mod handshake;
 mod session;
 mod socket;
 mod upgrade;
+mod wire;
 
 use std::sync::Arc;
 
@@ -22,6 +24,7 @@ use crate::config::Limits;
 use crate::hub::{Flusher, Hub};
 use crate::protocol::{ErrorCode, Problem};
 
+pub use handshake::Handshake;
 pub use socket::{Ended, Message, Socket};
 pub use upgrade::Upgrade;
 
@@ -80,9 +83,9 @@ async fn connect(State(door): State<Arc<Door>>, request: Request) -> Response {
 }
 
 /// The token of `?token=…`. The query is looked at here and nowhere else, and is never logged.
-fn token_in_query(query: &str) -> Option<String> {
+fn token_in_query(query: &str) -> Option<Box<str>> {
     let mut pairs = form_urlencoded::parse(query.as_bytes());
-    pairs.find(|(name, _)| name == "token").map(|(_, token)| token.into_owned())
+    pairs.find(|(name, _)| name == "token").map(|(_, token)| token.into())
 }
 
 /// The configured page, which may hold tokens. It is shown under a name of this machine only: a

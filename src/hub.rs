@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use dashmap::DashMap;
 use serde_json::value::RawValue;
+use smallvec::SmallVec;
 use thiserror::Error;
 
 use crate::protocol::{Close, CloseCode, ConnectionId, EventName, Frame, Response, RoomName, Target, UserId};
@@ -63,6 +64,9 @@ pub enum JoinError {
     Gone,
 }
 
+/// The rooms of one event: mostly one, and then without an allocation.
+type Rooms = SmallVec<[Arc<Room>; 1]>;
+
 /// How much there is of what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Census {
@@ -84,9 +88,12 @@ pub struct Hub {
     return_spread: Duration,
 }
 
-/// An event on its way into its rooms: a future that is ready at once, unless one of them has too
-/// many events on their way already; then it waits until some have gone out. Its output is the
-/// number of connections that the event goes to.
+/// A room has too many events on their way to take another.
+pub struct Full(Arc<Room>);
+
+/// An event on its way into its rooms: a future that is ready at once, unless one of them is full;
+/// then it waits until some events have gone out. Its output is the number of connections that the
+/// event goes to.
 #[must_use = "an event is not published before this is polled"]
 pub struct Publish<'a> {
     hub: &'a Hub,
@@ -129,7 +136,7 @@ impl Hub {
         let member = Arc::new(Member::new(id, user, outbox, flusher));
         self.connections.insert(id, Arc::clone(&member));
         let mut places = member.places();
-        places.enter(Arc::clone(&self.everyone), self.everyone.add(&member, None));
+        places.enter(Arc::clone(&self.everyone), self.everyone.add(id, member.outbox(), None));
         let (room, seat) = self.add(&RoomName::personal(member.user()), &member, None);
         places.enter(room, seat);
         drop(places);
@@ -183,19 +190,22 @@ impl Hub {
         Publish { hub: self, event, publisher }
     }
 
-    /// Publishes, or names a room that has too many events on their way.
-    fn try_publish(&self, event: &Event<'_>, publisher: Option<&Arc<Member>>) -> Result<usize, Arc<Room>> {
+    /// Publishes at once, as [`Hub::publish`] does.
+    ///
+    /// # Errors
+    /// One of the rooms is full; then nobody gets the event.
+    pub fn try_publish(&self, event: &Event<'_>, publisher: Option<&Arc<Member>>) -> Result<usize, Full> {
         let rooms = self.in_order(event.to);
         let (mut except, mut inside) = self.resolve(event.except, publisher, rooms.first());
         // All of them at once, or else two events could be in one order here and in another there.
-        let mut states: Vec<_> = rooms.iter().map(|room| room.state()).collect();
+        let mut states: SmallVec<[_; 1]> = rooms.iter().map(|room| room.state()).collect();
         if let Some(full) = states.iter().position(|state| state.is_full()) {
             drop(states);
-            return Err(rooms.into_iter().nth(full).unwrap_or_else(|| Arc::clone(&self.everyone)));
+            return Err(Full(rooms.into_iter().nth(full).unwrap_or_else(|| Arc::clone(&self.everyone))));
         }
         let direct = self.by_name(event.to, publisher);
         let mut reached = 0;
-        let mut first = Vec::with_capacity(rooms.len());
+        let mut first: SmallVec<[bool; 1]> = SmallVec::new();
         let last = rooms.len().saturating_sub(1);
         for (index, (room, state)) in rooms.iter().zip(&mut states).enumerate() {
             reached += state.len() - inside.unwrap_or_else(|| state.ids().filter(|id| except.contains(*id)).count());
@@ -229,7 +239,7 @@ impl Hub {
     /// stops. Each is told its own time to come back.
     pub fn close_all(&self) {
         self.draining.store(true, Ordering::SeqCst);
-        for member in self.everyone.members(usize::MAX).1 {
+        for member in self.named(&self.everyone.members(usize::MAX).1) {
             self.close(&member, self.restarting(member.id()));
         }
     }
@@ -241,7 +251,9 @@ impl Hub {
 
     /// How many members a room has, and as many of them as are asked for.
     pub fn members_of(&self, room: &RoomName, max: usize) -> (usize, Vec<Arc<Member>>) {
-        self.room(room).map_or_else(Default::default, |room| room.members(max))
+        let Some(room) = self.room(room) else { return Default::default() };
+        let (count, ids) = room.members(max);
+        (count, self.named(&ids))
     }
 
     /// How much there is.
@@ -262,8 +274,8 @@ impl Hub {
 
     /// The rooms that there are of a target's, each once and in the order of their names, everyone's
     /// last: publishers that lock several keep to it, so that none waits for another in a circle.
-    fn in_order(&self, target: &Target) -> Vec<Arc<Room>> {
-        let mut names: Vec<&RoomName> = target.rooms.iter().collect();
+    fn in_order(&self, target: &Target) -> Rooms {
+        let mut names: SmallVec<[&RoomName; 1]> = target.rooms.iter().collect();
         names.sort_unstable();
         names.dedup();
         let everyone = target.all.then(|| Arc::clone(&self.everyone));
@@ -275,7 +287,7 @@ impl Hub {
     fn add(&self, name: &RoomName, member: &Arc<Member>, told: Option<Frame>) -> (Arc<Room>, usize) {
         let room = self.rooms.entry(name.clone());
         let room = room.or_insert_with(|| Arc::new(Room::new(Some(name.clone()), Arc::clone(member.flusher()))));
-        let seat = room.add(member, told);
+        let seat = room.add(member.id(), member.outbox(), told);
         (Arc::clone(&room), seat)
     }
 
@@ -298,8 +310,14 @@ impl Hub {
 
     /// Those whom a target names otherwise than by a room.
     fn by_name(&self, target: &Target, publisher: Option<&Arc<Member>>) -> Vec<Arc<Member>> {
-        let named = target.connections.iter().filter_map(|id| self.connections.get(id).map(|it| Arc::clone(&it)));
-        named.chain(publisher.filter(|_| target.itself).cloned()).collect()
+        let mut named = self.named(&target.connections);
+        named.extend(publisher.filter(|_| target.itself).cloned());
+        named
+    }
+
+    /// Those of these connections that there are.
+    fn named(&self, ids: &[ConnectionId]) -> Vec<Arc<Member>> {
+        ids.iter().filter_map(|id| self.connections.get(id).map(|member| Arc::clone(&member))).collect()
     }
 
     /// The connections that a target stands for and, where that is cheap to know, how many of them
@@ -317,8 +335,14 @@ impl Hub {
             let inside = named.iter().filter(|member| room.is_some_and(|room| member.places().is_in(room)));
             return (except, Some(inside.count()));
         }
-        let of_rooms = rooms.iter().flat_map(|room| room.members(usize::MAX).1);
-        (except.and(of_rooms.map(|member| member.id())), None)
+        (except.and(rooms.iter().flat_map(|room| room.members(usize::MAX).1)), None)
+    }
+}
+
+impl Full {
+    /// Ready when it is worth trying again.
+    pub fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.0.poll_ready(cx)
     }
 }
 

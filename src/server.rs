@@ -15,7 +15,7 @@ use axum::response::Response;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioTimer;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
@@ -25,7 +25,7 @@ use crate::api::{self, Api};
 use crate::auth::Verifier;
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError, Limits};
-use crate::connection::{self, Door};
+use crate::connection::{self, Door, Handshake};
 use crate::hub::{Flusher, Hub};
 
 /// How long to wait after a failed `accept`. At the limit of file descriptors it fails at once
@@ -211,7 +211,7 @@ impl Http {
         let routes = self.routes;
         // An axum router is always ready: its `call` needs no `poll_ready` before it.
         let service = service_fn(move |request: hyper::Request<Incoming>| routes.clone().call(request));
-        let connection = self.protocol.serve_connection(TokioIo::new(stream), service).with_upgrades();
+        let connection = self.protocol.serve_connection(Handshake::new(stream), service).with_upgrades();
         let mut connection = pin!(connection);
         let served = async {
             tokio::select! {

@@ -1,10 +1,12 @@
 //! What the frames of one connection mean: proof of identity first, then requests, until it ends.
 
+use std::future::{Future, poll_fn};
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use crate::auth::{Identity, Permission};
-use crate::hub::{Event, JoinError, Member, Membership};
+use crate::hub::{Event, Full, JoinError, Member, Membership};
 use crate::protocol::{
     Action, Bounds, Close, CloseCode, ConnectionId, ErrorCode, Frame, Publication, Refusal, Request, RequestId,
     Response, RoomName, Target,
@@ -29,35 +31,63 @@ struct Session {
     /// When to look at the clock next, for the warning or the end.
     look_at: Instant,
     bad_frames: usize,
+    held: Option<Box<Held>>,
 }
 
-/// Serves one connection from the upgrade to its last byte.
-pub(super) async fn serve(mut socket: Socket, door: Arc<Door>, token: Option<String>) {
-    let ended = match enter(&mut socket, door, token).await {
-        Ok(mut session) => session.run(&mut socket).await,
-        Err(ended) => ended,
-    };
-    let announcement = match &ended {
-        Ended::ByUs(close) => {
-            // Quoted: what it repeats of a stranger's text must add no line to the log.
-            tracing::debug!(code = close.code.number(), reason = ?close.reason, "closing a connection");
-            Some(close.announcement())
-        }
-        Ended::ByPeer | Ended::Lost => None,
-    };
-    socket.end(ended, announcement).await;
+/// A message that waits for room.
+struct Held {
+    message: Message,
+    full: Full,
+}
+
+/// Why a request is not done.
+enum Undone {
+    /// It is refused.
+    Refused(Refusal),
+    /// Not yet: a room is full.
+    Later(Full),
+}
+
+impl From<Refusal> for Undone {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+/// Serves one connection from the upgrade to its last byte. What it does before and after the
+/// connection's life is boxed.
+#[allow(clippy::manual_async_fn, reason = "an `async fn` would keep its arguments twice")]
+pub(super) fn serve(mut socket: Socket, door: Arc<Door>, token: Option<Box<str>>) -> impl Future<Output = ()> + Send {
+    async move {
+        let entered = match token {
+            Some(token) => enter_with(&socket, door, &token),
+            None => Box::pin(enter(&mut socket, door)).await,
+        };
+        let ended = match entered.map(Box::new) {
+            Ok(mut session) => poll_fn(|cx| session.poll_run(cx, &mut socket)).await,
+            Err(ended) => ended,
+        };
+        let announcement = match &ended {
+            Ended::ByUs(close) => {
+                // Quoted: what it repeats of a stranger's text must add no line to the log.
+                tracing::debug!(code = close.code.number(), reason = ?close.reason, "closing a connection");
+                Some(close.announcement())
+            }
+            Ended::ByPeer | Ended::Lost => None,
+        };
+        Box::pin(socket.end(ended, announcement)).await;
+    }
+}
+
+/// Lets a connection in whose token was in the query.
+fn enter_with(socket: &Socket, door: Arc<Door>, token: &str) -> Result<Session, Ended> {
+    let (id, identity) = (new_id()?, verify(&door, token)?);
+    Ok(Session::enter(socket, door, id, identity, None))
 }
 
 /// Waits for proof of identity and lets the connection in.
-async fn enter(socket: &mut Socket, door: Arc<Door>, token: Option<String>) -> Result<Session, Ended> {
-    let id = ConnectionId::random().map_err(|error| {
-        tracing::error!(%error, "no randomness for a connection's id");
-        Close::new(CloseCode::InternalError, "something went wrong here")
-    })?;
-    if let Some(token) = token {
-        let identity = verify(&door, &token)?;
-        return Ok(Session::enter(socket, door, id, identity, None));
-    }
+async fn enter(socket: &mut Socket, door: Arc<Door>) -> Result<Session, Ended> {
+    let id = new_id()?;
     socket.set_max_message_bytes(door.limits.max_token_bytes + AUTH_FRAME_BYTES);
     let first = tokio::select! {
         biased;
@@ -67,6 +97,13 @@ async fn enter(socket: &mut Socket, door: Arc<Door>, token: Option<String>) -> R
     socket.set_max_message_bytes(door.limits.max_message_bytes);
     let (identity, answer_to) = prove(&door, text_of(&first)?)?;
     Ok(Session::enter(socket, door, id, identity, answer_to))
+}
+
+fn new_id() -> Result<ConnectionId, Close> {
+    ConnectionId::random().map_err(|error| {
+        tracing::error!(%error, "no randomness for a connection's id");
+        Close::new(CloseCode::InternalError, "something went wrong here")
+    })
 }
 
 /// Waits for the first message, within a time limit that no ping and no part of a frame extends.
@@ -135,40 +172,57 @@ impl Session {
         }
         let membership = door.hub.enter(id, identity.user.clone(), outbox, Arc::clone(&door.flusher));
         let look_at = door.clock.now();
-        let mut session = Self { door, membership, identity, warn_at: None, look_at, bad_frames: 0 };
+        let mut session = Self { door, membership, identity, warn_at: None, look_at, bad_frames: 0, held: None };
         session.plan_warning();
         session
     }
 
     /// Acts on what the client sends until one of the two has had enough.
-    async fn run(&mut self, socket: &mut Socket) -> Ended {
+    fn poll_run(&mut self, cx: &mut Context<'_>, socket: &mut Socket) -> Poll<Ended> {
         loop {
-            let acted = match socket.receive(self.look_at).await {
-                Ok(Some(message)) => self.hear(&message).await,
-                Ok(None) => self.look_at_clock(),
-                Err(ended) => return ended,
+            let acted = if let Some(held) = &self.held {
+                ready!(held.full.poll_ready(cx));
+                let held = self.held.take();
+                held.map_or(Ok(()), |held| self.hear(held.message))
+            } else {
+                match ready!(socket.poll_receive(cx, self.look_at)) {
+                    Ok(Some(message)) => self.hear(message),
+                    Ok(None) => self.look_at_clock(),
+                    Err(ended) => return Poll::Ready(ended),
+                }
             };
             if let Err(close) = acted {
-                return close.into();
+                return Poll::Ready(close.into());
             }
         }
     }
 
-    /// Acts on one message, unless the token has ended.
-    async fn hear(&mut self, message: &Message) -> Result<(), Close> {
+    /// Acts on one message, unless the token has ended. Nothing further is heard of a client whose
+    /// event has no room yet: it is held, and heard again when there is.
+    fn hear(&mut self, message: Message) -> Result<(), Close> {
         self.check_expiry()?;
-        match Request::parse(text_of(message)?, bounds(&self.door)) {
-            Ok(Request { id, action }) => self.act(id, action).await.or_else(|refusal| self.refuse(id, &refusal)),
-            Err((id, refusal)) => self.refuse(id, &refusal),
+        let (id, undone) = match Request::parse(text_of(&message)?, bounds(&self.door)) {
+            Ok(Request { id, action }) => match self.act(id, action) {
+                Ok(()) => return Ok(()),
+                Err(undone) => (id, undone),
+            },
+            Err((id, refusal)) => (id, refusal.into()),
+        };
+        match undone {
+            Undone::Refused(refusal) => self.refuse(id, &refusal),
+            Undone::Later(full) => {
+                self.held = Some(Box::new(Held { message, full }));
+                Ok(())
+            }
         }
     }
 
-    async fn act(&mut self, id: Option<RequestId<'_>>, action: Action<'_>) -> Result<(), Refusal> {
+    fn act(&mut self, id: Option<RequestId<'_>>, action: Action<'_>) -> Result<(), Undone> {
         match action {
-            Action::Auth { token } => self.renew(id, &token),
-            Action::Join { room } => self.join(id, &room),
-            Action::Leave { room } => self.leave(id, &room),
-            Action::Publish(publication) => self.publish(id, &publication).await,
+            Action::Auth { token } => Ok(self.renew(id, &token)?),
+            Action::Join { room } => Ok(self.join(id, &room)?),
+            Action::Leave { room } => Ok(self.leave(id, &room)?),
+            Action::Publish(publication) => self.publish(id, &publication),
             Action::Ping => {
                 self.say(&Response::done(id));
                 Ok(())
@@ -233,8 +287,7 @@ impl Session {
         Ok(())
     }
 
-    /// Publishes. The client is not heard further while a room has too many events on their way.
-    async fn publish(&self, id: Option<RequestId<'_>>, publication: &Publication<'_>) -> Result<(), Refusal> {
+    fn publish(&self, id: Option<RequestId<'_>>, publication: &Publication<'_>) -> Result<(), Undone> {
         self.may_publish(&publication.to)?;
         let event = Event {
             to: &publication.to,
@@ -243,7 +296,7 @@ impl Session {
             from: Some(&self.identity.user),
             data: publication.data,
         };
-        self.membership.hub().publish(&event, Some(self.member())).await;
+        self.membership.hub().try_publish(&event, Some(self.member())).map_err(Undone::Later)?;
         if id.is_some() {
             self.say(&Response::done(id));
         }

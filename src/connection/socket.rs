@@ -3,23 +3,17 @@
 //! tungstenite decodes, and answers pings and Closes; all it writes goes into the outbox, as what
 //! others write does. So there is one way to the wire, whole frames only, and one bound on what waits.
 
-use std::future::{Future, poll_fn};
-use std::io::{self, IoSlice, Read, Write};
-use std::net::Shutdown;
-use std::pin::Pin;
+use std::future::poll_fn;
+use std::io::{self, Read, Write};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use bytes::Bytes;
-use socket2::SockRef;
-use tokio::io::{AsyncRead, ReadBuf};
-use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio_tungstenite::tungstenite::error::{CapacityError, Error, ProtocolError};
 use tokio_tungstenite::tungstenite::{Message as Decoded, Utf8Bytes};
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Timer};
 use crate::config::Limits;
 use crate::hub::{Outbox, Wire};
 use crate::protocol::{Close, CloseCode, Frame};
@@ -31,8 +25,7 @@ use super::decoder::Decoder;
 const FRAMES_BETWEEN_WRITES: u32 = 32;
 
 /// One WebSocket of a client, after the upgrade.
-pub struct Socket<R = OwnedReadHalf> {
-    reader: R,
+pub struct Socket {
     outbox: Arc<Outbox>,
     /// Only while a message is on its way.
     decoder: Option<Box<Decoder>>,
@@ -71,20 +64,11 @@ impl From<Close> for Ended {
 }
 
 impl Socket {
-    /// A server's socket over a TCP stream that has been upgraded. `read_ahead` is what was read of
+    /// A server's socket over a transport that has been upgraded. `read_ahead` is what was read of
     /// it beyond the upgrade.
-    pub fn over_tcp(stream: TcpStream, read_ahead: &[u8], limits: Arc<Limits>, clock: Clock) -> Self {
-        let (reader, writer) = stream.into_split();
-        Self::new(reader, writer, read_ahead, limits, clock)
-    }
-}
-
-impl<R: AsyncRead + Unpin> Socket<R> {
-    /// A server's socket over any transport.
-    pub fn new(reader: R, wire: impl Wire + 'static, read_ahead: &[u8], limits: Arc<Limits>, clock: Clock) -> Self {
+    pub fn new(wire: impl Wire + 'static, read_ahead: &[u8], limits: Arc<Limits>, clock: Clock) -> Self {
         let max_message_bytes = limits.max_message_bytes;
         Self {
-            reader,
             outbox: Arc::new(Outbox::new(limits.max_outbox_bytes, wire)),
             decoder: (!read_ahead.is_empty()).then(|| Decoder::with(read_ahead, max_message_bytes)),
             max_message_bytes,
@@ -138,7 +122,11 @@ impl<R: AsyncRead + Unpin> Socket<R> {
         }
     }
 
-    fn poll_receive(&mut self, cx: &mut Context<'_>, deadline: Instant) -> Poll<Result<Option<Message>, Ended>> {
+    /// As [`Socket::receive`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn poll_receive(&mut self, cx: &mut Context<'_>, deadline: Instant) -> Poll<Result<Option<Message>, Ended>> {
         self.outbox.register(cx.waker());
         if let Some(close) = self.outbox.close_reason() {
             return Poll::Ready(Err(Ended::ByUs(close)));
@@ -171,7 +159,7 @@ impl<R: AsyncRead + Unpin> Socket<R> {
         // much at once would hold up those that share its thread.
         let share = ready!(tokio::task::coop::poll_proceed(cx));
         let decoder = self.decoder.get_or_insert_with(|| Decoder::lend(self.max_message_bytes));
-        let decoded = match decoder.read(Duplex { reader: &mut self.reader, outbox: &self.outbox, cx }) {
+        let decoded = match decoder.read(Duplex { outbox: &self.outbox, cx }) {
             Ok(decoded) => decoded,
             Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
                 if let Some(decoder) = self.decoder.take_if(|decoder| decoder.is_between_messages()) {
@@ -229,9 +217,8 @@ impl<R: AsyncRead + Unpin> Socket<R> {
         // Read even while writing: a peer that is stuck in writing to us reads nothing.
         while !linger.peer_done {
             let mut space = [0; 4096];
-            let mut buffer = ReadBuf::new(&mut space);
-            match Pin::new(&mut self.reader).poll_read(cx, &mut buffer) {
-                Poll::Ready(Ok(())) => linger.read(buffer.filled().len()),
+            match self.outbox.wire().poll_read(cx, &mut space) {
+                Poll::Ready(Ok(count)) => linger.read(count),
                 Poll::Ready(Err(_)) => return Poll::Ready(()),
                 Poll::Pending => break,
             }
@@ -246,23 +233,6 @@ impl<R: AsyncRead + Unpin> Socket<R> {
             linger.written = true;
         }
         if linger.peer_done { Poll::Ready(()) } else { Poll::Pending }
-    }
-}
-
-impl Wire for OwnedWriteHalf {
-    fn try_write(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
-        match pieces {
-            [one] => OwnedWriteHalf::try_write(self, one),
-            several => self.try_write_vectored(several),
-        }
-    }
-
-    fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.as_ref().poll_write_ready(cx)
-    }
-
-    fn end(&self) -> io::Result<()> {
-        SockRef::from(self.as_ref()).shutdown(Shutdown::Write)
     }
 }
 
@@ -308,8 +278,6 @@ impl Liveness {
 #[derive(Default)]
 struct Alarm(Option<(Instant, Timer)>);
 
-type Timer = Pin<Box<dyn Future<Output = ()> + Send>>;
-
 impl Alarm {
     /// Ready once `at` has come.
     fn poll(&mut self, cx: &mut Context<'_>, clock: &Clock, at: Instant) -> Poll<()> {
@@ -323,33 +291,28 @@ impl Alarm {
                         return Poll::Ready(());
                     }
                 }
-                _ => {
-                    let clock = clock.clone();
-                    self.0 = Some((at, Box::pin(async move { clock.sleep_until(at).await })));
-                }
+                _ => self.0 = Some((at, clock.timer(at))),
             }
         }
     }
 }
 
-/// What tungstenite reads from and writes to: the stream, and the outbox.
-struct Duplex<'a, 'b, R> {
-    reader: &'a mut R,
+/// What tungstenite reads from and writes to: the wire, and the outbox.
+struct Duplex<'a, 'b> {
     outbox: &'a Outbox,
     cx: &'a mut Context<'b>,
 }
 
-impl<R: AsyncRead + Unpin> Read for Duplex<'_, '_, R> {
+impl Read for Duplex<'_, '_> {
     fn read(&mut self, space: &mut [u8]) -> io::Result<usize> {
-        let mut buffer = ReadBuf::new(space);
-        match Pin::new(&mut *self.reader).poll_read(self.cx, &mut buffer) {
-            Poll::Ready(result) => result.map(|()| buffer.filled().len()),
+        match self.outbox.wire().poll_read(self.cx, space) {
+            Poll::Ready(result) => result,
             Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
         }
     }
 }
 
-impl<R> Write for Duplex<'_, '_, R> {
+impl Write for Duplex<'_, '_> {
     /// tungstenite writes a frame in one piece, as long as it is not refused a part of it.
     fn write(&mut self, frame: &[u8]) -> io::Result<usize> {
         // If it does not fit, the outbox has kept the reason, and the connection ends.
@@ -385,33 +348,29 @@ fn ended(error: &Error) -> Ended {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::IoSlice;
     use std::time::Duration;
 
     /// A peer that never stops sending: there is always more to read, as far as the scheduler lets
     /// one task go on.
     struct Endless(&'static [u8]);
 
-    impl AsyncRead for Endless {
-        fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    impl Wire for Endless {
+        fn poll_read(&self, cx: &mut Context<'_>, space: &mut [u8]) -> Poll<io::Result<usize>> {
             let budget = ready!(tokio::task::coop::poll_proceed(cx));
-            while buffer.remaining() >= self.0.len() {
-                buffer.put_slice(self.0);
-            }
+            let mut chunks = space.chunks_exact_mut(self.0.len());
+            let read = chunks.len() * self.0.len();
+            chunks.by_ref().for_each(|chunk| chunk.copy_from_slice(self.0));
             budget.made_progress();
-            Poll::Ready(Ok(()))
-        }
-    }
-
-    /// Takes everything.
-    struct Sink;
-
-    impl Wire for Sink {
-        fn try_write(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
-            Ok(pieces.iter().map(|piece| piece.len()).sum())
+            Poll::Ready(Ok(read))
         }
 
-        fn poll_writable(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Poll::Ready(Ok(()))
+        fn try_send(&self, bytes: &[u8]) -> io::Result<usize> {
+            Ok(bytes.len())
+        }
+
+        fn poll_write(&self, _: &mut Context<'_>, pieces: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(pieces.iter().map(|piece| piece.len()).sum()))
         }
 
         fn end(&self) -> io::Result<()> {
@@ -425,8 +384,7 @@ mod tests {
         let empty_fragment: &[u8] = &[0x00, 0x80, 0, 0, 0, 0];
         for (read_ahead, endless) in [(&[][..], pong), (&[0x01, 0x80, 0, 0, 0, 0][..], empty_fragment)] {
             let waiting = tokio::spawn(async move {
-                let mut socket =
-                    Socket::new(Endless(endless), Sink, read_ahead, Limits::DEFAULT.into(), Clock::system());
+                let mut socket = Socket::new(Endless(endless), read_ahead, Limits::DEFAULT.into(), Clock::system());
                 socket.receive(Instant::now() + Duration::from_millis(20)).await.is_ok_and(|message| message.is_none())
             });
             let waited = tokio::time::timeout(Duration::from_secs(10), waiting).await;

@@ -14,16 +14,17 @@ use axum::http::{HeaderMap, Method, StatusCode, Version};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use futures_util::FutureExt;
+use futures_util::future::OptionFuture;
 use hyper::upgrade::{OnUpgrade, Upgraded};
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
 use crate::config::Limits;
-use crate::protocol::{ErrorCode, Problem};
+use crate::protocol::{ErrorCode, Frame, Problem};
 
+use super::handshake::Handshake;
 use super::socket::Socket;
 
 /// The subprotocol that clients may ask for. None is needed; but a browser that asks for one and
@@ -81,15 +82,14 @@ impl Upgrade {
     pub fn on<F, Task>(self, tasks: &TaskTracker, limits: Arc<Limits>, clock: Clock, serve: F) -> Response
     where
         F: FnOnce(Socket) -> Task + Send + 'static,
-        Task: Future<Output = ()> + Send,
+        Task: Future<Output = ()> + Send + 'static,
     {
-        let upgraded = self.upgraded;
-        tasks.spawn(async move {
+        // Combinators, not an `async` block: what is done with takes no room beside what follows.
+        tasks.spawn(self.upgraded.then(move |upgraded| {
             // An error here means that the client went away before it was answered.
-            let Ok(upgraded) = upgraded.await else { return };
-            let Some((stream, read_ahead)) = into_tcp(upgraded) else { return };
-            serve(Socket::over_tcp(stream, &read_ahead, limits, clock)).await;
-        });
+            let socket = upgraded.ok().and_then(|upgraded| open(upgraded, limits, clock));
+            OptionFuture::from(socket.map(serve)).map(drop)
+        }));
         let mut response = (StatusCode::SWITCHING_PROTOCOLS, Body::empty()).into_response();
         let headers = response.headers_mut();
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
@@ -102,15 +102,17 @@ impl Upgrade {
     }
 }
 
-/// The TCP stream under an upgraded connection, and what hyper has read of it beyond the request.
-fn into_tcp(upgraded: Upgraded) -> Option<(TcpStream, Vec<u8>)> {
-    match upgraded.downcast::<TokioIo<TcpStream>>() {
-        Ok(parts) => Some((parts.io.into_inner(), parts.read_buf.to_vec())),
-        Err(_) => {
-            tracing::error!("an upgraded connection is not the TCP stream that it was");
-            None
-        }
-    }
+/// The socket over an upgraded connection, with what hyper has read of it beyond the request. The
+/// answer to the upgrade is the first thing that is written.
+fn open(upgraded: Upgraded, limits: Arc<Limits>, clock: Clock) -> Option<Socket> {
+    let Ok(parts) = upgraded.downcast::<Handshake>() else {
+        tracing::error!("an upgraded connection is not the TCP stream that it was");
+        return None;
+    };
+    let (stream, answer) = parts.io.into_parts();
+    let socket = Socket::new(stream, &parts.read_buf, limits, clock);
+    socket.outbox().push(Frame::whole(answer.into()));
+    Some(socket)
 }
 
 /// Whether a list header has a word in it, in any case.

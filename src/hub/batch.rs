@@ -4,8 +4,11 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 use crate::protocol::ConnectionId;
+
+use super::outbox::Outbox;
 
 /// Who does not get an event.
 #[derive(Debug, Clone, Default)]
@@ -56,7 +59,7 @@ pub(super) struct Batch<Frames = Bytes> {
     /// The number of the first.
     first: u64,
     frames: Frames,
-    marks: Vec<Mark>,
+    marks: SmallVec<[Mark; 1]>,
     /// All who do not get some of it.
     excluded: HashSet<ConnectionId>,
 }
@@ -70,7 +73,7 @@ struct Mark {
 
 impl Batch<Vec<u8>> {
     pub(super) fn starting_at(first: u64) -> Self {
-        Self { first, frames: Vec::new(), marks: Vec::new(), excluded: HashSet::new() }
+        Self { first, frames: Vec::new(), marks: SmallVec::new(), excluded: HashSet::new() }
     }
 
     /// Adds the frame that `encode` appends, and says how many bytes it has; `about` so many.
@@ -106,10 +109,6 @@ impl<Frames: AsRef<[u8]>> Batch<Frames> {
         self.frames.as_ref().len()
     }
 
-    fn is_whole_for(&self, id: ConnectionId, since: u64) -> bool {
-        since <= self.first && (self.excluded.is_empty() || !self.excluded.contains(&id))
-    }
-
     /// A copy of the frames that a connection gets. A slice would keep the whole batch for a reader
     /// that is slow and gets little of it, and nothing would count that.
     pub(super) fn excerpt(&self, id: ConnectionId, since: u64) -> Bytes {
@@ -126,8 +125,13 @@ impl<Frames: AsRef<[u8]>> Batch<Frames> {
 }
 
 impl Batch {
-    /// What a connection gets that is to have all from the event `since` on.
-    pub(super) fn part_for(&self, id: ConnectionId, since: u64) -> Bytes {
-        if self.is_whole_for(id, since) { self.frames.clone() } else { self.excerpt(id, since) }
+    /// Sends a connection what it gets that is to have all from the event `since` on.
+    pub(super) fn send(&self, id: ConnectionId, outbox: &Outbox, since: u64) {
+        // If it does not fit, the outbox has kept the reason, and the connection ends.
+        if since <= self.first && (self.excluded.is_empty() || !self.excluded.contains(&id)) {
+            outbox.deliver(&self.frames);
+        } else {
+            outbox.deliver(&self.excerpt(id, since));
+        }
     }
 }

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::protocol::{ConnectionId, RoomName, UserId};
@@ -58,7 +57,7 @@ impl Member {
     }
 
     /// What waits to be written to it.
-    pub fn outbox(&self) -> &Outbox {
+    pub fn outbox(&self) -> &Arc<Outbox> {
         &self.outbox
     }
 
@@ -78,14 +77,6 @@ impl Member {
 
     pub(super) fn places(&self) -> MutexGuard<'_, Places> {
         self.places.lock()
-    }
-
-    /// Sends events, or adds them to what waits.
-    pub(super) fn deliver(&self, frames: &Bytes) {
-        // If they do not fit, the outbox has kept the reason, and the connection ends.
-        if !frames.is_empty() {
-            self.outbox.deliver(frames);
-        }
     }
 }
 
@@ -109,6 +100,10 @@ impl Places {
     }
 
     pub(super) fn enter(&mut self, room: Arc<Room>, seat: usize) {
+        if self.places.is_empty() {
+            // Everyone's, the personal one, and as a rule one more.
+            self.places.reserve_exact(3);
+        }
         self.places.push(Place { room, seat });
     }
 

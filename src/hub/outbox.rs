@@ -15,21 +15,28 @@ const OVERHEAD: usize = size_of::<Bytes>();
 /// Pieces that one system call writes.
 const PIECES_PER_WRITE: usize = 64;
 
-/// The writing end of one connection's transport.
+/// The transport of one connection, which its own task and the flushers share.
 pub trait Wire: Send + Sync {
-    /// Writes as much of these pieces as goes at once, in one system call, and says how much.
+    /// Writes as much as goes at once, and says how much. Whoever is told that nothing goes leaves
+    /// it to the connection's task, and waits for nothing.
     ///
     /// # Errors
     /// `WouldBlock` when nothing goes; anything else when nothing will ever go.
-    fn try_write(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize>;
+    fn try_send(&self, bytes: &[u8]) -> io::Result<usize>;
 
-    /// Ready when it is worth trying to write again.
+    /// Writes as much of these pieces as goes in one system call. For the connection's task.
     ///
     /// # Errors
-    /// When nothing will ever go.
-    fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+    /// When the connection is broken.
+    fn poll_write(&self, cx: &mut Context<'_>, pieces: &[IoSlice<'_>]) -> Poll<io::Result<usize>>;
 
-    /// Ends this direction: the peer reads what was written, and then the end.
+    /// Reads what there is, and says how much; 0 is the end. For the connection's task.
+    ///
+    /// # Errors
+    /// When the connection is broken.
+    fn poll_read(&self, cx: &mut Context<'_>, space: &mut [u8]) -> Poll<io::Result<usize>>;
+
+    /// Ends the writing direction: the peer reads what was written, and then the end.
     ///
     /// # Errors
     /// When the connection is broken.
@@ -91,12 +98,12 @@ impl<W: Wire + ?Sized> Outbox<W> {
     /// [`Outbox::push`]. An error of the wire is left to the connection's task to find.
     pub fn deliver(&self, frames: &Bytes) -> bool {
         let mut state = self.state.lock();
-        if !state.accepts() {
+        if !state.accepts() || frames.is_empty() {
             return false;
         }
         let mut written = 0;
         if state.waiting.is_empty() {
-            written = self.wire.try_write(&[IoSlice::new(frames)]).unwrap_or(0);
+            written = self.wire.try_send(frames).unwrap_or(0);
             if written == frames.len() {
                 return true;
             }
@@ -164,14 +171,9 @@ impl<W: Wire + ?Sized> Outbox<W> {
             }
             let mut pieces = [IoSlice::new(&[]); PIECES_PER_WRITE];
             let count = state.point(&mut pieces);
-            match self.wire.try_write(pieces.get(..count).unwrap_or_default()) {
-                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                Ok(written) => state.account(written),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    drop(state);
-                    ready!(self.wire.poll_writable(cx))?;
-                }
-                Err(error) => return Poll::Ready(Err(error)),
+            match ready!(self.wire.poll_write(cx, pieces.get(..count).unwrap_or_default()))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                written => state.account(written),
             }
         }
     }
@@ -264,19 +266,23 @@ mod tests {
     }
 
     impl Wire for Narrow {
-        fn try_write(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        fn try_send(&self, bytes: &[u8]) -> io::Result<usize> {
             self.calls.fetch_add(1, Relaxed);
-            let all: Vec<u8> = pieces.iter().flat_map(|piece| piece.iter().copied()).collect();
-            let taken = all.len().min(self.room.load(Relaxed));
+            let taken = bytes.len().min(self.room.load(Relaxed));
             if taken == 0 {
                 return Err(io::ErrorKind::WouldBlock.into());
             }
             self.room.fetch_sub(taken, Relaxed);
-            self.seen.lock().extend_from_slice(&all[..taken]);
+            self.seen.lock().extend_from_slice(&bytes[..taken]);
             Ok(taken)
         }
 
-        fn poll_writable(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        fn poll_write(&self, _: &mut Context<'_>, pieces: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+            let all: Vec<u8> = pieces.iter().flat_map(|piece| piece.iter().copied()).collect();
+            self.try_send(&all).map_or(Poll::Pending, |taken| Poll::Ready(Ok(taken)))
+        }
+
+        fn poll_read(&self, _: &mut Context<'_>, _: &mut [u8]) -> Poll<io::Result<usize>> {
             Poll::Pending
         }
 

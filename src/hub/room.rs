@@ -11,7 +11,7 @@ use crate::protocol::{ConnectionId, Frame, RoomName};
 
 use super::batch::{Batch, Except};
 use super::flusher::Flusher;
-use super::member::Member;
+use super::outbox::Outbox;
 
 /// Events that go out together have so many bytes at most, unless a single one has more: a member
 /// that takes only a part of a batch keeps the whole of it.
@@ -31,7 +31,6 @@ pub(super) struct Room {
     state: Mutex<State>,
 }
 
-#[derive(Default)]
 pub(super) struct State {
     seats: Slab<Seat>,
     /// The number of the next event.
@@ -40,8 +39,11 @@ pub(super) struct State {
     flow: Option<Box<Flow>>,
 }
 
+/// What is needed of a member to send to it, all in one place: the walk over a large room waits for
+/// memory more than for anything else that is ours.
 struct Seat {
-    member: Arc<Member>,
+    id: ConnectionId,
+    outbox: Arc<Outbox>,
     /// The number of the next event that this member is to get.
     since: u64,
 }
@@ -52,6 +54,7 @@ struct Flow {
     waiting: VecDeque<Batch<Vec<u8>>>,
     /// The bytes that wait and those that are being sent.
     bytes: usize,
+    /// What is being sent, but for the time of each slice of the walk: then whoever sends has it.
     walk: Option<Walk>,
     /// Publishers that wait for room.
     publishers: Vec<Waker>,
@@ -59,17 +62,19 @@ struct Flow {
 
 /// How far a batch has come.
 struct Walk {
-    batch: Arc<Batch>,
+    batch: Batch,
     /// The key of the next seat.
     next: usize,
 }
 
-/// Members and the number of the first event of a batch that each is to get.
-pub(super) type Slice = Vec<(Arc<Member>, u64)>;
+/// Members of a room to send to: who, how, and from which event on.
+pub(super) type Slice = Vec<(ConnectionId, Arc<Outbox>, u64)>;
 
 impl Room {
     pub(super) fn new(name: Option<RoomName>, flusher: Arc<Flusher>) -> Self {
-        Self { name, flusher, sending: Mutex::default(), state: Mutex::default() }
+        // Most rooms are personal, and most users have one connection.
+        let state = State { seats: Slab::with_capacity(1), next: 0, flow: None };
+        Self { name, flusher, sending: Mutex::default(), state: Mutex::new(state) }
     }
 
     pub(super) fn name(&self) -> Option<&RoomName> {
@@ -78,13 +83,13 @@ impl Room {
 
     /// Adds a member, and gives the key of its seat. What it is told is in its outbox before any
     /// event of the room.
-    pub(super) fn add(&self, member: &Arc<Member>, told: Option<Frame>) -> usize {
+    pub(super) fn add(&self, id: ConnectionId, outbox: &Arc<Outbox>, told: Option<Frame>) -> usize {
         let mut state = self.state.lock();
         if let Some(told) = told {
-            member.outbox().push(told);
+            outbox.push(told);
         }
         let since = state.next;
-        state.seats.insert(Seat { member: Arc::clone(member), since })
+        state.seats.insert(Seat { id, outbox: Arc::clone(outbox), since })
     }
 
     /// Takes a member from its seat, and says whether the room is empty now. Events that are on
@@ -107,14 +112,14 @@ impl Room {
         let _nothing_is_being_sent = self.sending.lock();
         let mut state = self.state.lock();
         let State { seats, next, flow: Some(flow) } = &mut *state else { return };
-        let Some(Seat { member, since }) = seats.get_mut(seat) else { return };
+        let Some(Seat { id, outbox, since }) = seats.get_mut(seat) else { return };
         if let Some(Walk { batch, .. }) = &flow.walk
             && *since < batch.end()
         {
-            member.deliver(&batch.part_for(member.id(), *since));
+            batch.send(*id, outbox, *since);
         }
         for batch in &flow.waiting {
-            member.deliver(&batch.excerpt(member.id(), *since));
+            outbox.deliver(&batch.excerpt(*id, *since));
         }
         *since = *next;
     }
@@ -136,11 +141,11 @@ impl Room {
     /// whether there are more to send.
     pub(super) fn flush(&self, slice: &mut Slice, members: usize) -> bool {
         let _sending = self.sending.lock();
-        let Some((batch, finished)) = self.state.lock().next_slice(slice, members) else { return false };
-        for (member, since) in slice.iter() {
-            member.deliver(&batch.part_for(member.id(), *since));
+        let Some(walk) = self.state.lock().next_slice(slice, members) else { return false };
+        for (id, outbox, since) in slice.iter() {
+            walk.batch.send(*id, outbox, *since);
         }
-        !finished || self.state.lock().finish(batch.len())
+        self.state.lock().resume(walk)
     }
 
     /// Ready when the room takes events.
@@ -161,11 +166,10 @@ impl Room {
         self.state.lock().seats.is_empty()
     }
 
-    /// How many members there are, and as many of them as are asked for.
-    pub(super) fn members(&self, max: usize) -> (usize, Vec<Arc<Member>>) {
+    /// How many members there are, and the ids of as many of them as are asked for.
+    pub(super) fn members(&self, max: usize) -> (usize, Vec<ConnectionId>) {
         let state = self.state.lock();
-        let members = state.seats.iter().take(max).map(|(_, seat)| Arc::clone(&seat.member));
-        (state.seats.len(), members.collect())
+        (state.len(), state.ids().take(max).collect())
     }
 }
 
@@ -180,7 +184,7 @@ impl State {
     }
 
     pub(super) fn ids(&self) -> impl Iterator<Item = ConnectionId> {
-        self.seats.iter().map(|(_, seat)| seat.member.id())
+        self.seats.iter().map(|(_, seat)| seat.id)
     }
 
     /// Adds an event of `about` so many bytes to those that wait to go out, and says whether it is
@@ -201,33 +205,34 @@ impl State {
         first
     }
 
-    /// The next members of the batch that is being sent, or of the next one; and whether they are
-    /// the last.
-    fn next_slice(&mut self, slice: &mut Slice, members: usize) -> Option<(Arc<Batch>, bool)> {
+    /// The next members of the batch that is being sent, or of the next one, and the walk over it.
+    fn next_slice(&mut self, slice: &mut Slice, members: usize) -> Option<Walk> {
         let flow = self.flow.as_mut()?;
-        if flow.walk.is_none() {
-            let batch = flow.waiting.pop_front()?.complete();
-            flow.walk = Some(Walk { batch: Arc::new(batch), next: 0 });
-        }
-        let Walk { batch, next } = flow.walk.as_mut()?;
-        let (keys, end) = (self.seats.capacity(), batch.end());
-        while slice.len() < members && *next < keys {
-            if let Some(seat) = self.seats.get_mut(*next)
+        let mut walk = match flow.walk.take() {
+            Some(walk) => walk,
+            None => Walk { batch: flow.waiting.pop_front()?.complete(), next: 0 },
+        };
+        let (keys, end) = (self.seats.capacity(), walk.batch.end());
+        while slice.len() < members && walk.next < keys {
+            if let Some(seat) = self.seats.get_mut(walk.next)
                 && seat.since < end
             {
-                slice.push((Arc::clone(&seat.member), seat.since));
+                slice.push((seat.id, Arc::clone(&seat.outbox), seat.since));
                 seat.since = end;
             }
-            *next += 1;
+            walk.next += 1;
         }
-        Some((Arc::clone(batch), *next >= keys))
+        Some(walk)
     }
 
-    /// A batch of so many bytes has been sent to all. Says whether there is another.
-    fn finish(&mut self, bytes: usize) -> bool {
+    /// A slice of the walk has been sent. Says whether there is more to send.
+    fn resume(&mut self, walk: Walk) -> bool {
         let Some(flow) = &mut self.flow else { return false };
-        flow.walk = None;
-        flow.bytes -= bytes;
+        if walk.next < self.seats.capacity() {
+            flow.walk = Some(walk);
+            return true;
+        }
+        flow.bytes -= walk.batch.len();
         if !flow.is_full() {
             flow.publishers.drain(..).for_each(Waker::wake);
         }

@@ -24,7 +24,12 @@ fn check(name: &str, max: usize) -> Result<(), String> {
     if name.len() > max {
         return Err(format!("must not be longer than {max} bytes"));
     }
-    if name.chars().any(char::is_control) {
+    let has_control = if name.is_ascii() {
+        name.bytes().any(|byte| byte.is_ascii_control())
+    } else {
+        name.chars().any(char::is_control)
+    };
+    if has_control {
         return Err("must not contain control characters".to_owned());
     }
     Ok(())

@@ -197,7 +197,7 @@ pub fn end_of_frame(frames: &[u8], written: usize) -> usize {
     while end < written {
         let mut rest = io::Cursor::new(frames.get(end..).unwrap_or_default());
         let Ok(Some((_, length))) = FrameHeader::parse(&mut rest) else { return frames.len() };
-        end += rest.position() as usize + length as usize;
+        end = end.saturating_add(rest.position() as usize).saturating_add(length as usize);
     }
     end
 }
