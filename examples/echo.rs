@@ -44,7 +44,7 @@ pub async fn run(listener: TcpListener) {
     accept(listener, Http::public(routes, &limits, clock), tasks, CancellationToken::new()).await;
 }
 
-async fn echo(mut socket: Socket) {
+async fn echo(mut socket: Box<Socket>) {
     let ended = loop {
         let tomorrow = Instant::now() + Duration::from_secs(24 * 60 * 60);
         match socket.receive(tomorrow).await {

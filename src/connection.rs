@@ -2,6 +2,7 @@
 
 mod decoder;
 mod handshake;
+mod life;
 mod session;
 mod socket;
 mod upgrade;
@@ -25,6 +26,7 @@ use crate::hub::{Flusher, Hub};
 use crate::protocol::{ErrorCode, Problem};
 
 pub use handshake::Handshake;
+use life::Life;
 pub use socket::{Ended, Message, Socket};
 pub use upgrade::Upgrade;
 
@@ -79,7 +81,7 @@ async fn connect(State(door): State<Arc<Door>>, request: Request) -> Response {
     let limits = Arc::clone(&door.limits);
     let clock = door.clock.clone();
     let tasks = door.tasks.clone();
-    upgrade.on(&tasks, limits, clock, move |socket| session::serve(socket, door, token))
+    upgrade.on(&tasks, limits, clock, move |socket| Life::begin(socket, door, token))
 }
 
 /// The token of `?token=…`. The query is looked at here and nowhere else, and is never logged.

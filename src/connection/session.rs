@@ -1,6 +1,5 @@
 //! What the frames of one connection mean: proof of identity first, then requests, until it ends.
 
-use std::future::{Future, poll_fn};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
@@ -21,7 +20,7 @@ const AUTH_FRAME_BYTES: usize = 512;
 const LOOK_INTERVAL: Duration = Duration::from_secs(60);
 
 /// A connection that has proven who it is. Dropping it leaves the hub.
-struct Session {
+pub(super) struct Session {
     door: Arc<Door>,
     membership: Membership,
     identity: Identity,
@@ -54,39 +53,14 @@ impl From<Refusal> for Undone {
     }
 }
 
-/// Serves one connection from the upgrade to its last byte. What it does before and after the
-/// connection's life is boxed.
-#[allow(clippy::manual_async_fn, reason = "an `async fn` would keep its arguments twice")]
-pub(super) fn serve(mut socket: Socket, door: Arc<Door>, token: Option<Box<str>>) -> impl Future<Output = ()> + Send {
-    async move {
-        let entered = match token {
-            Some(token) => enter_with(&socket, door, &token),
-            None => Box::pin(enter(&mut socket, door)).await,
-        };
-        let ended = match entered.map(Box::new) {
-            Ok(mut session) => poll_fn(|cx| session.poll_run(cx, &mut socket)).await,
-            Err(ended) => ended,
-        };
-        let announcement = match &ended {
-            Ended::ByUs(close) => {
-                // Quoted: what it repeats of a stranger's text must add no line to the log.
-                tracing::debug!(code = close.code.number(), reason = ?close.reason, "closing a connection");
-                Some(close.announcement())
-            }
-            Ended::ByPeer | Ended::Lost => None,
-        };
-        Box::pin(socket.end(ended, announcement)).await;
-    }
-}
-
 /// Lets a connection in whose token was in the query.
-fn enter_with(socket: &Socket, door: Arc<Door>, token: &str) -> Result<Session, Ended> {
+pub(super) fn enter_with(socket: &Socket, door: Arc<Door>, token: &str) -> Result<Box<Session>, Ended> {
     let (id, identity) = (new_id()?, verify(&door, token)?);
     Ok(Session::enter(socket, door, id, identity, None))
 }
 
 /// Waits for proof of identity and lets the connection in.
-async fn enter(socket: &mut Socket, door: Arc<Door>) -> Result<Session, Ended> {
+pub(super) async fn enter(socket: &mut Socket, door: Arc<Door>) -> Result<Box<Session>, Ended> {
     let id = new_id()?;
     socket.set_max_message_bytes(door.limits.max_token_bytes + AUTH_FRAME_BYTES);
     let first = tokio::select! {
@@ -158,7 +132,7 @@ impl Session {
         id: ConnectionId,
         identity: Identity,
         answer_to: Option<RequestId<'_>>,
-    ) -> Self {
+    ) -> Box<Self> {
         let outbox = Arc::clone(socket.outbox());
         let (expires_at, expires_in) = expiry(&identity, &door);
         let rooms = [RoomName::personal(&identity.user)];
@@ -172,13 +146,14 @@ impl Session {
         }
         let membership = door.hub.enter(id, identity.user.clone(), outbox, Arc::clone(&door.flusher));
         let look_at = door.clock.now();
-        let mut session = Self { door, membership, identity, warn_at: None, look_at, bad_frames: 0, held: None };
+        let mut session =
+            Box::new(Self { door, membership, identity, warn_at: None, look_at, bad_frames: 0, held: None });
         session.plan_warning();
         session
     }
 
     /// Acts on what the client sends until one of the two has had enough.
-    fn poll_run(&mut self, cx: &mut Context<'_>, socket: &mut Socket) -> Poll<Ended> {
+    pub(super) fn poll_run(&mut self, cx: &mut Context<'_>, socket: &mut Socket) -> Poll<Ended> {
         loop {
             let acted = if let Some(held) = &self.held {
                 ready!(held.full.poll_ready(cx));

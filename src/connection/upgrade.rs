@@ -81,7 +81,7 @@ impl Upgrade {
     /// nothing of HTTP any more.
     pub fn on<F, Task>(self, tasks: &TaskTracker, limits: Arc<Limits>, clock: Clock, serve: F) -> Response
     where
-        F: FnOnce(Socket) -> Task + Send + 'static,
+        F: FnOnce(Box<Socket>) -> Task + Send + 'static,
         Task: Future<Output = ()> + Send + 'static,
     {
         // Combinators, not an `async` block: what is done with takes no room beside what follows.
@@ -104,13 +104,13 @@ impl Upgrade {
 
 /// The socket over an upgraded connection, with what hyper has read of it beyond the request. The
 /// answer to the upgrade is the first thing that is written.
-fn open(upgraded: Upgraded, limits: Arc<Limits>, clock: Clock) -> Option<Socket> {
+fn open(upgraded: Upgraded, limits: Arc<Limits>, clock: Clock) -> Option<Box<Socket>> {
     let Ok(parts) = upgraded.downcast::<Handshake>() else {
         tracing::error!("an upgraded connection is not the TCP stream that it was");
         return None;
     };
     let (stream, answer) = parts.io.into_parts();
-    let socket = Socket::new(stream, &parts.read_buf, limits, clock);
+    let socket = Box::new(Socket::new(stream, &parts.read_buf, limits, clock));
     socket.outbox().push(Frame::whole(answer.into()));
     Some(socket)
 }
