@@ -14,7 +14,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::OpCode;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
 
 /// What is read at once, and the size of the read buffer until a larger frame comes.
-const READ_BUFFER_BYTES: usize = 4 * 1024;
+const READ_BUFFER_BYTES: usize = 2 * 1024;
 
 thread_local! {
     /// A codec that no connection of this thread has at the moment.

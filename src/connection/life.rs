@@ -11,11 +11,14 @@ use super::Door;
 use super::session::{Session, enter, enter_with};
 use super::socket::{Ended, Socket};
 
+/// Whether a connection got in.
+type Entered = Result<Box<Session>, Ended>;
+
 /// What a connection's task does, written out so that it holds one part at a time: an idle
 /// connection has nothing left of its entering, and nothing yet of its end.
 pub(super) enum Life {
     /// Waiting for proof of identity.
-    Entering(BoxFuture<'static, (Box<Socket>, Result<Box<Session>, Ended>)>),
+    Entering(BoxFuture<'static, (Box<Socket>, Entered)>),
     /// In. None only while it is on to the next part.
     Running(Option<(Box<Socket>, Box<Session>)>),
     /// Saying goodbye.
@@ -37,7 +40,7 @@ impl Life {
         }
     }
 
-    fn entered(socket: Box<Socket>, entered: Result<Box<Session>, Ended>) -> Self {
+    fn entered(socket: Box<Socket>, entered: Entered) -> Self {
         match entered {
             Ok(session) => Self::Running(Some((socket, session))),
             Err(ended) => Self::end(socket, ended),
