@@ -373,3 +373,6 @@ fn deliver(event: &Event<'_>, members: &[Arc<Member>], except: &Except) -> usize
 fn response<'a>(event: &'a Event<'_>, room: Option<&'a RoomName>) -> Response<'a> {
     Response::Event { room, event: event.name, from: event.from, data: event.data }
 }
+
+#[cfg(test)]
+mod tests;

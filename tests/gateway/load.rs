@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::support::{Server, within_reason};
+use crate::support::{Opcode, Raw, Server, frame, within_reason};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn all_members_see_the_events_of_many_publishers_in_one_order() {
     const EVENTS: usize = 200;
-    let server = Server::start().await;
+    let server = Server::on_workers(3).await;
     let readers = server.members(["r1", "r2", "r3", "r4"], &["a", "b"]).await;
     let mut publishing = Vec::new();
     let publishers = server.members(["p0", "p1", "p2", "p3", "p4", "p5", "p6", "p7"], &["a", "b"]).await;
@@ -59,7 +59,7 @@ async fn all_members_see_the_events_of_many_publishers_in_one_order() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn the_rooms_events_come_after_the_reply_to_a_join_and_before_the_reply_to_a_leave() {
-    let server = Arc::new(Server::start().await);
+    let server = Arc::new(Server::on_workers(3).await);
     let stop = Arc::new(AtomicBool::new(false));
     let publishing = std::thread::spawn({
         let (hub, stop, runtime) = (Arc::clone(&server.hub), Arc::clone(&stop), tokio::runtime::Handle::current());
@@ -93,7 +93,7 @@ async fn the_rooms_events_come_after_the_reply_to_a_join_and_before_the_reply_to
 async fn joins_leaves_publishes_and_ends_at_once_neither_hang_nor_lose_the_count() {
     const WORKERS: usize = 64;
     const ROUNDS: usize = 60;
-    let server = Arc::new(Server::start().await);
+    let server = Arc::new(Server::on_workers(3).await);
     let mut workers = Vec::new();
     for worker in 0..WORKERS {
         let server = Arc::clone(&server);
@@ -126,4 +126,54 @@ async fn joins_leaves_publishes_and_ends_at_once_neither_hang_nor_lose_the_count
         within_reason("a worker", worker).await.unwrap();
     }
     crate::support::until("all to have left", || server.hub.census() == Default::default()).await;
+}
+
+#[tokio::test]
+async fn a_flood_is_held_back_and_nothing_of_it_is_lost() {
+    // Together more than a room takes at once, and less than an outbox does.
+    const PUBLISHERS: usize = 8;
+    let server = Server::start().await;
+    let [mut reader] = server.members(["reader"], &["flood"]).await;
+    let mut publishers = Vec::new();
+    for number in 0..PUBLISHERS {
+        let token = server.token(&format!("p{number}"), json!({"flood": ["join", "publish"]}));
+        let mut raw = Raw::upgrade(server.public, &format!("/ws?token={token}")).await;
+        raw.text().await;
+        raw.send(&frame(true, Opcode::Text, br#"{"type":"join","room":"flood","id":1}"#)).await;
+        raw.text().await;
+        publishers.push(raw);
+    }
+    let data = "x".repeat(60_000);
+    let mut expected = Vec::new();
+    for (number, publisher) in publishers.iter_mut().enumerate() {
+        let mut frames = Vec::new();
+        for event in [format!("{number}-a"), format!("{number}-b")] {
+            let text = json!({"type": "publish", "to": {"room": "flood"}, "event": event, "data": data}).to_string();
+            frames.extend(frame(true, Opcode::Text, text.as_bytes()));
+            expected.push(event);
+        }
+        publisher.send(&frames).await;
+    }
+    let mut heard = Vec::new();
+    while heard.len() < expected.len() {
+        heard.push(reader.event().await);
+    }
+    heard.sort_unstable();
+    assert_eq!(heard, expected);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_a_backend_publishes_before_it_disconnects_a_user_arrives() {
+    let server = Server::on_workers(3).await;
+    let _audience = server.members(["a", "b", "c", "d", "e", "f"], &["news"]).await;
+    for number in 0..50 {
+        let [mut alice] = server.members(["alice"], &["news"]).await;
+        server.publish(json!({"to": {"room": "news"}, "event": format!("news-{number}")})).await;
+        server.publish(json!({"to": {"user": "alice"}, "event": "goodbye"})).await;
+        server.api("POST", "/v1/users/alice/disconnect", "").await;
+        let mut heard = vec![alice.event().await, alice.event().await];
+        heard.sort_unstable();
+        assert_eq!(heard, ["goodbye", &format!("news-{number}")]);
+        assert_eq!(alice.receive().await["type"], "closing");
+    }
 }

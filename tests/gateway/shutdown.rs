@@ -7,7 +7,7 @@ use crate::support::{Opcode, Raw, Server, frame, until};
 
 #[tokio::test]
 async fn all_clients_are_told_to_come_back_each_at_a_time_of_its_own() {
-    let mut server = Server::start().await;
+    let mut server = Server::on_workers(3).await;
     let mut clients = Vec::new();
     for number in 0..20 {
         clients.push(server.connect(&format!("user-{number}"), json!({})).await);

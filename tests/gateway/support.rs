@@ -4,6 +4,7 @@ mod client;
 mod raw;
 
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -62,10 +63,19 @@ impl Server {
 
     /// A gateway with other limits.
     pub async fn with(change: impl FnOnce(&mut Limits)) -> Self {
+        Self::configured(|config| change(&mut config.limits)).await
+    }
+
+    /// A gateway that serves on so many threads, of which each has a runtime of its own but the first.
+    pub async fn on_workers(number: usize) -> Self {
+        Self::configured(|config| config.workers = NonZeroUsize::new(number).unwrap()).await
+    }
+
+    async fn configured(change: impl FnOnce(&mut Config)) -> Self {
         let (clock, time) = Clock::manual();
         let mut config = Config::new(Secret::new(JWT_SECRET), Secret::new(API_KEY));
         config.clock = clock.clone();
-        change(&mut config.limits);
+        change(&mut config);
         let limits = config.limits.clone();
         let gateway = Gateway::new(config).unwrap();
         let hub = Arc::clone(gateway.hub());

@@ -1,0 +1,181 @@
+//! What a connection takes, to the byte, and what an event allocates. Exact, whatever the machine.
+//!
+//! A binary of its own, with an allocator that counts; the clients are bare sockets, which allocate
+//! nothing. One test only, or else another's memory would be counted.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that panics fails, as it should"
+)]
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use dhat::HeapStats;
+use tokio::sync::oneshot;
+use wsgate::auth::{Claims, Grants, mint};
+use wsgate::{Clock, Config, Gateway, Listeners, Secret};
+
+#[global_allocator]
+static COUNTING: dhat::Alloc = dhat::Alloc;
+
+/// No step takes longer, on however busy a machine.
+const PATIENCE: Duration = Duration::from_secs(30);
+const SECRET: &str = "a-secret-for-tests-that-is-long-enough";
+
+/// What an idle connection may take on the heap, its share of all tables included. Beside it the
+/// kernel and the allocator have their own.
+const IDLE_BYTES: u64 = 1640;
+/// What an event may allocate on its way from one client to a room, however many are in it.
+const BLOCKS_PER_EVENT: u64 = 14;
+
+/// A client, already in.
+struct Client(TcpStream);
+
+impl Client {
+    fn connect(public: SocketAddr, number: usize, room: &str) -> Self {
+        let exp = (Clock::system().unix() + Duration::from_secs(3600)).as_secs() as f64;
+        let mut grants = Grants::default();
+        grants.add("*=join,publish").unwrap();
+        let token = mint(&Secret::new(SECRET), &Claims { sub: format!("u{number}"), exp, nbf: None, grants }).unwrap();
+        let mut stream = TcpStream::connect(public).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let request = format!(
+            "GET /ws?token={token} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut client = Self(stream);
+        client.read_until("\"max_message_bytes\":65536}");
+        client.say(&format!(r#"{{"type":"join","room":"{room}","id":"joined"}}"#));
+        client.read_until(&format!("\"room\":\"{room}\"}}"));
+        client
+    }
+
+    fn say(&mut self, text: &str) {
+        let mut frame = vec![0x81, 0x80 | 126];
+        frame.extend_from_slice(&(text.len() as u16).to_be_bytes());
+        frame.extend_from_slice(&[0; 4]);
+        frame.extend_from_slice(text.as_bytes());
+        self.0.write_all(&frame).unwrap();
+    }
+
+    /// Reads on until what has been read ends so.
+    fn read_until(&mut self, end: &str) {
+        let (mut space, mut kept) = ([0; 16 * 1024], Vec::new());
+        while !kept.ends_with(end.as_bytes()) {
+            let count = self.0.read(&mut space).unwrap();
+            assert_ne!(count, 0, "the gateway has closed: {}", String::from_utf8_lossy(&kept));
+            kept.extend_from_slice(&space[..count]);
+            kept.drain(..kept.len().saturating_sub(200));
+        }
+    }
+}
+
+fn heap() -> u64 {
+    HeapStats::get().curr_bytes as u64
+}
+
+/// Waits until the gateway has let go of what it needs no more.
+fn settles_at(what: &str, most: u64, used: impl Fn() -> u64) {
+    let began = Instant::now();
+    while used() > most {
+        assert!(began.elapsed() < PATIENCE, "{what}: {} bytes, of {most} at most", used());
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn an_idle_connection_is_small_and_an_event_allocates_the_same_for_few_and_for_many() {
+    let _counting = dhat::Profiler::builder().testing().build();
+    let (public, stop, gateway) = start();
+
+    // What is made on first use.
+    drop(Client::connect(public, 0, "first"));
+    thread::sleep(Duration::from_millis(50));
+
+    const COUNT: usize = 300;
+    let before = heap();
+    let mut clients: Vec<Client> = (0..COUNT).map(|number| Client::connect(public, number, "large")).collect();
+    let own = (COUNT * size_of::<Client>()) as u64;
+    let each = || (heap() - before - own) / COUNT as u64;
+    settles_at("an idle connection", IDLE_BYTES, each);
+    let idle = each();
+
+    // A burst of a mebibyte to each, then a large message from each: nothing keeps its largest size.
+    let large = "x".repeat(60_000);
+    for round in 0..16 {
+        let text = r#"{"type":"publish","to":{"room":"large"},"event":"e","data":"#;
+        clients[0].say(&format!(r#"{text}"{large} {round}"}}"#));
+        for client in &mut clients {
+            client.read_until(&format!(" {round}\"}}"));
+        }
+    }
+    for client in &mut clients {
+        client.say(&format!(r#"{{"type":"ping","id":"p","filler":"{large}"}}"#));
+        client.read_until("\"temporary\":false}");
+    }
+    drop(large);
+    settles_at("an idle connection after a burst", idle + 64, each);
+
+    let few =
+        blocks_per_event(&mut (0..10).map(|number| Client::connect(public, number, "few")).collect::<Vec<_>>(), "few");
+    let many = blocks_per_event(&mut clients, "large");
+    assert!(few <= BLOCKS_PER_EVENT, "{few} allocations for an event to 10");
+    assert!(many <= few + 8, "{many} allocations for an event to {COUNT}, {few} to 10: none may be per delivery");
+
+    drop(clients);
+    stop.send(()).unwrap();
+    gateway.join().unwrap();
+}
+
+/// The allocations of the gateway while events go to a room, each after the one before has arrived.
+fn blocks_per_event(clients: &mut [Client], room: &str) -> u64 {
+    const EVENTS: u64 = 20;
+    let texts: Vec<String> = (0..EVENTS)
+        .map(|number| {
+            format!(r#"{{"type":"publish","to":{{"room":"{room}"}},"event":"e","data":"some data {number}"}}"#)
+        })
+        .collect();
+    let mut blocks = 0;
+    for (number, text) in texts.iter().enumerate() {
+        let before = HeapStats::get().total_blocks;
+        clients[0].say(text);
+        // Until it has arrived at one of them the clients do nothing that allocates.
+        let mut peeked = [0; 8];
+        for client in clients.iter_mut() {
+            while client.0.peek(&mut peeked).unwrap() == 0 {}
+        }
+        // One block is the frame that `say` made.
+        blocks += HeapStats::get().total_blocks - before - 1;
+        for client in clients.iter_mut() {
+            client.read_until(&format!(" {number}\"}}"));
+        }
+    }
+    blocks / EVENTS
+}
+
+/// A gateway on a thread of its own.
+fn start() -> (SocketAddr, oneshot::Sender<()>, thread::JoinHandle<()>) {
+    let (stop, stopped) = oneshot::channel::<()>();
+    let (tell, told) = std::sync::mpsc::channel();
+    let gateway = thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let bind = || tokio::net::TcpListener::bind("127.0.0.1:0");
+            let listeners = Listeners { public: bind().await.unwrap(), backend: bind().await.unwrap() };
+            tell.send(listeners.public.local_addr().unwrap()).unwrap();
+            let config = Config::new(Secret::new(SECRET), Secret::new("an-api-key-for-tests"));
+            let asked = async {
+                let _asked = stopped.await;
+            };
+            Gateway::new(config).unwrap().run(listeners, asked).await;
+        });
+    });
+    (told.recv().unwrap(), stop, gateway)
+}
