@@ -332,8 +332,9 @@ fn ended(error: &Error) -> Ended {
             Close::new(CloseCode::MessageTooBig, format!("a message may have {max_size} bytes at most"))
         }
         Error::Utf8(_) => Close::new(CloseCode::InvalidText, "text must be UTF-8"),
-        // Nobody is left to be told.
-        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => return Ended::Lost,
+        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => {
+            Close::new(CloseCode::ProtocolError, "the connection ended without a Close")
+        }
         Error::Protocol(broken) => Close::new(CloseCode::ProtocolError, broken.to_string()),
         Error::ConnectionClosed | Error::AlreadyClosed | Error::Io(_) => return Ended::Lost,
         other => {
