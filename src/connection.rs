@@ -16,6 +16,7 @@ use axum::http::HeaderMap;
 use axum::http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CONTENT_TYPE, HOST};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -30,7 +31,11 @@ use life::Life;
 pub use socket::{Ended, Message, Socket};
 pub use upgrade::Upgrade;
 
-/// What every connection needs: shared by all of them.
+/// Goodbyes that are said in turn before others get theirs. At some microseconds each, whoever shares
+/// the thread waits a fraction of a millisecond.
+pub(crate) const GOODBYES_AT_ONCE: usize = 16;
+
+/// What every connection of a worker needs: shared by all of them.
 pub(crate) struct Door {
     /// What is allowed.
     pub(crate) limits: Arc<Limits>,
@@ -46,6 +51,8 @@ pub(crate) struct Door {
     pub(crate) verifier: Arc<Verifier>,
     /// Set when the gateway stops.
     pub(crate) stopping: CancellationToken,
+    /// Turns for those who go, where many do at once.
+    pub(crate) goodbyes: Semaphore,
     /// Counts the tasks of connections, so that a stop can wait for them.
     pub(crate) tasks: TaskTracker,
 }

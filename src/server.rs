@@ -17,6 +17,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioTimer;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tower_service::Service;
@@ -25,7 +26,7 @@ use crate::api::{self, Api};
 use crate::auth::Verifier;
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError, Limits};
-use crate::connection::{self, Door, Handshake};
+use crate::connection::{self, Door, GOODBYES_AT_ONCE, Handshake};
 use crate::hub::{Flusher, Hub};
 
 /// How long to wait after a failed `accept`. At the limit of file descriptors it fails at once
@@ -134,6 +135,7 @@ impl Workers {
             flusher: Arc::clone(flusher),
             verifier: Arc::clone(&self.verifier),
             stopping: self.stopping.clone(),
+            goodbyes: Semaphore::new(GOODBYES_AT_ONCE),
             tasks: self.tasks.clone(),
         });
         let http = Http::public(connection::routes(door), &self.limits, self.clock.clone());

@@ -1,7 +1,7 @@
 //! The life of one connection, from the upgrade to its last byte: it enters, runs and ends.
 
-use std::future::Future;
-use std::pin::Pin;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
@@ -14,9 +14,14 @@ use super::socket::{Ended, Socket};
 /// Whether a connection got in.
 type Entered = Result<Box<Session>, Ended>;
 
-/// What a connection's task does, written out so that it holds one part at a time: an idle
-/// connection has nothing left of its entering, and nothing yet of its end.
-pub(super) enum Life {
+/// What a connection's task does.
+pub(super) struct Life {
+    door: Arc<Door>,
+    stage: Stage,
+}
+
+/// One part at a time: an idle connection has nothing left of its entering, and nothing yet of its end.
+enum Stage {
     /// Waiting for proof of identity.
     Entering(BoxFuture<'static, (Box<Socket>, Entered)>),
     /// In. None only while it is on to the next part.
@@ -28,56 +33,72 @@ pub(super) enum Life {
 impl Life {
     /// Begins with the token of the query, or waits for one in the first frame.
     pub(super) fn begin(mut socket: Box<Socket>, door: Arc<Door>, token: Option<Box<str>>) -> Self {
-        match token {
+        let stage = match token {
             Some(token) => {
-                let entered = enter_with(&socket, door, &token);
-                Self::entered(socket, entered)
+                let entered = enter_with(&socket, Arc::clone(&door), &token);
+                Stage::entered(socket, entered, &door)
             }
-            None => Self::Entering(Box::pin(async move {
-                let entered = enter(&mut socket, door).await;
-                (socket, entered)
-            })),
-        }
+            None => {
+                let door = Arc::clone(&door);
+                Stage::Entering(Box::pin(async move {
+                    let entered = enter(&mut socket, door).await;
+                    (socket, entered)
+                }))
+            }
+        };
+        Self { door, stage }
     }
+}
 
-    fn entered(socket: Box<Socket>, entered: Entered) -> Self {
+impl Stage {
+    fn entered(socket: Box<Socket>, entered: Entered, door: &Arc<Door>) -> Self {
         match entered {
             Ok(session) => Self::Running(Some((socket, session))),
-            Err(ended) => Self::end(socket, ended),
+            Err(ended) => Self::Ending(Box::pin(end(socket, ended, Arc::clone(door)))),
         }
     }
+}
 
-    fn end(mut socket: Box<Socket>, ended: Ended) -> Self {
-        let announcement = match &ended {
-            Ended::ByUs(close) => {
-                // Quoted: what it repeats of a stranger's text must add no line to the log.
-                tracing::debug!(code = close.code.number(), reason = ?close.reason, "closing a connection");
-                Some(close.announcement())
-            }
-            Ended::ByPeer | Ended::Lost => None,
-        };
-        Self::Ending(Box::pin(async move { socket.end(ended, announcement).await }))
+/// Says goodbye. Thousands may go at once; they take turns, so that whoever comes or speaks meanwhile
+/// waits for a few of them and not for all.
+async fn end(mut socket: Box<Socket>, ended: Ended, door: Arc<Door>) {
+    let turn = door.goodbyes.acquire().await;
+    let announcement = match &ended {
+        Ended::ByUs(close) => {
+            // Quoted: what it repeats of a stranger's text must add no line to the log.
+            tracing::debug!(code = close.code.number(), reason = ?close.reason, "closing a connection");
+            Some(close.announcement())
+        }
+        Ended::ByPeer | Ended::Lost => None,
+    };
+    let mut ending = pin!(socket.end(ended, announcement));
+    // The turn is for what can be said at once, not for a peer that takes its time to answer.
+    let over = poll_fn(|cx| Poll::Ready(ending.as_mut().poll(cx))).await;
+    drop(turn);
+    if over.is_pending() {
+        ending.await;
     }
 }
 
 impl Future for Life {
     type Output = ();
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let Self { door, stage } = self.get_mut();
         loop {
-            *self = match &mut *self {
-                Self::Entering(entering) => {
+            *stage = match stage {
+                Stage::Entering(entering) => {
                     let (socket, entered) = ready!(entering.as_mut().poll(cx));
-                    Self::entered(socket, entered)
+                    Stage::entered(socket, entered, door)
                 }
-                Self::Running(running) => {
+                Stage::Running(running) => {
                     let Some((socket, session)) = running else { return Poll::Ready(()) };
                     let ended = ready!(session.poll_run(cx, socket));
                     // The session leaves the hub here, before the goodbye.
                     let Some((socket, _session)) = running.take() else { return Poll::Ready(()) };
-                    Self::end(socket, ended)
+                    Stage::Ending(Box::pin(end(socket, ended, Arc::clone(door))))
                 }
-                Self::Ending(ending) => return ending.as_mut().poll(cx),
+                Stage::Ending(ending) => return ending.as_mut().poll(cx),
             }
         }
     }
