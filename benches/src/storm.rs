@@ -1,0 +1,177 @@
+//! What bystanders notice while thousands of connections close, or join and leave.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, ensure};
+
+use crate::dialect::{Dialect, token};
+use crate::frame::put_masked;
+use crate::load::Target;
+
+/// Members of the large room, while others join and leave it.
+const AUDIENCE: usize = 10_000;
+/// Who joins and leaves.
+const RESTLESS: usize = 1000;
+const ROUNDS: usize = 5;
+
+/// A storm, and the longest time that a bystander waited in it.
+pub struct Finding {
+    what: String,
+    connect: Vec<Duration>,
+    round_trip: Vec<Duration>,
+}
+
+impl Finding {
+    /// One line for a person.
+    pub fn line(&self) -> String {
+        let show = |times: &[Duration]| {
+            let mut times = times.to_vec();
+            times.sort_unstable();
+            let at = |share: usize| times.get(times.len().saturating_sub(1) * share / 100).copied().unwrap_or_default();
+            format!("half within {:.1?}, longest {:.1?}", at(50), at(100))
+        };
+        let (connect, round_trip) = (show(&self.connect), show(&self.round_trip));
+        format!("{}: connect {connect}; round trip {round_trip}; {} of each", self.what, self.connect.len())
+    }
+}
+
+/// Closes so many connections at once, then lets a thousand join and leave a large room.
+pub fn run(target: &Target, closing: usize) -> Result<Vec<Finding>> {
+    let quiet = watch(target, "quiet", || Ok(()))?;
+    let mut crowd = Crowd::gather(target, closing)?;
+    let closed = watch(target, &format!("{closing} connections closing at once"), || Ok(crowd.0.kill()?))?;
+    drop(crowd);
+
+    let _audience = Crowd::gather(target, AUDIENCE)?;
+    let mut guests =
+        (0..RESTLESS).map(|user| Guest::enter(target, user, &format!("restless{user}"))).collect::<Result<Vec<_>>>()?;
+    let what = format!("{RESTLESS} joining and leaving a room of {AUDIENCE}, {ROUNDS} times");
+    let restless = watch(target, &what, || guests.iter_mut().try_for_each(Guest::come_and_go))?;
+    Ok(vec![quiet, closed, restless])
+}
+
+/// Enters the large room with so many connections, says so, and holds them until it is killed.
+pub fn hold(target: &Target, connections: usize) -> Result<()> {
+    let guests = (0..connections).map(|user| Guest::enter(target, user, "large")).collect::<Result<Vec<_>>>()?;
+    println!("{} are in", guests.len());
+    loop {
+        thread::park();
+    }
+}
+
+/// A process that holds connections.
+struct Crowd(Child);
+
+impl Crowd {
+    fn gather(target: &Target, connections: usize) -> Result<Self> {
+        let mut command = Command::new("/proc/self/exe");
+        command.args(["hold", &target.address.to_string(), &target.secret, &connections.to_string()]);
+        let mut crowd = Self(command.stdout(Stdio::piped()).spawn()?);
+        let said = crowd.0.stdout.take().context("a process without an output")?;
+        ensure!(BufReader::new(said).read_line(&mut String::new())? > 0, "the crowd did not get in");
+        Ok(crowd)
+    }
+}
+
+impl Drop for Crowd {
+    fn drop(&mut self) {
+        // It may be dead already.
+        let _killed = self.0.kill();
+        let _status = self.0.wait();
+    }
+}
+
+/// Measures how long it takes to connect, and for an event to come back in another room, over and
+/// over while something happens and for a second after.
+fn watch(target: &Target, what: &str, happens: impl FnOnce() -> Result<()>) -> Result<Finding> {
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let watching = scope.spawn(|| -> Result<Finding> {
+            let mut bystander = Guest::enter(target, 1_000_000, "aside")?;
+            let mut finding = Finding { what: what.to_owned(), connect: Vec::new(), round_trip: Vec::new() };
+            while !over.load(Relaxed) {
+                let began = Instant::now();
+                bystander.say(&Dialect::Wsgate.publish("aside", r#""there and back""#, true))?;
+                bystander.read_until("there and back")?;
+                finding.round_trip.push(began.elapsed());
+                let began = Instant::now();
+                drop(Guest::enter(target, 1_000_001, "beside")?);
+                finding.connect.push(began.elapsed());
+                thread::sleep(Duration::from_millis(1));
+            }
+            Ok(finding)
+        });
+        thread::sleep(Duration::from_millis(300));
+        let happened = happens();
+        thread::sleep(Duration::from_secs(1));
+        over.store(true, Relaxed);
+        let finding = watching.join().map_err(|_| anyhow!("the bystander panicked"))?;
+        happened.and(finding)
+    })
+}
+
+/// A client that waits for its answers.
+struct Guest {
+    stream: TcpStream,
+    read: Vec<u8>,
+}
+
+impl Guest {
+    fn enter(target: &Target, user: usize, room: &str) -> Result<Self> {
+        let stream = TcpStream::connect(target.address)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+        let mut guest = Self { stream, read: Vec::new() };
+        let token = token(&target.secret, user)?;
+        guest.stream.write_all(upgrade(&Dialect::Wsgate.path(&token)).as_bytes())?;
+        for step in Dialect::Wsgate.entering(&token, &[room.to_owned()]) {
+            if let Some(text) = &step.say {
+                guest.say(text)?;
+            }
+            guest.read_until(&step.hear)?;
+        }
+        Ok(guest)
+    }
+
+    fn say(&mut self, text: &str) -> Result<()> {
+        let mut frame = Vec::new();
+        put_masked(text.as_bytes(), &mut frame);
+        Ok(self.stream.write_all(&frame)?)
+    }
+
+    /// Reads on until this has come, and forgets what was up to there.
+    fn read_until(&mut self, text: &str) -> Result<()> {
+        let mut space = [0; 4096];
+        loop {
+            if let Some(at) = memchr::memmem::find(&self.read, text.as_bytes()) {
+                self.read.drain(..at + text.len());
+                return Ok(());
+            }
+            let count = self.stream.read(&mut space)?;
+            ensure!(count > 0, "closed: {}", String::from_utf8_lossy(&self.read));
+            self.read.extend_from_slice(space.get(..count).unwrap_or_default());
+        }
+    }
+
+    /// Joins the large room and leaves it again, some times.
+    fn come_and_go(&mut self) -> Result<()> {
+        for _ in 0..ROUNDS {
+            self.say(r#"{"type":"join","room":"large"}"#)?;
+            self.say(r#"{"type":"leave","room":"large"}"#)?;
+        }
+        self.say(r#"{"type":"ping","id":"done"}"#)?;
+        self.read_until(r#""done""#)
+    }
+}
+
+fn upgrade(path: &str) -> String {
+    format!(
+        "GET {path} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    )
+}
