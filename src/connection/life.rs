@@ -103,3 +103,17 @@ impl Future for Life {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What an idle connection has beside its outbox and its place in the hub. The runtime rounds the
+    /// task up to a multiple of 128 bytes, with 160 of its own.
+    #[test]
+    fn the_parts_of_an_idle_connection_are_small() {
+        assert!(size_of::<Life>() <= 40, "{}", size_of::<Life>());
+        assert!(size_of::<Socket>() <= 128, "{}", size_of::<Socket>());
+        assert!(size_of::<Session>() <= 128, "{}", size_of::<Session>());
+    }
+}
