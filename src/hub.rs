@@ -174,9 +174,10 @@ impl Hub {
         // Held to the end: between two halves of a leaving, the member could enter again.
         let mut places = member.places();
         let Some(place) = places.find(room) else { return false };
-        let place = places.leave(place);
-        place.room.catch_up(place.seat);
-        self.remove(&place);
+        let Place { room, seat } = places.leave(place);
+        if room.leave(seat) {
+            self.forget(&room);
+        }
         if let Some(told) = told {
             member.outbox().push(told);
         }
@@ -291,10 +292,9 @@ impl Hub {
         (Arc::clone(&room), seat)
     }
 
-    fn remove(&self, place: &Place) {
-        if place.room.remove(place.seat)
-            && let Some(name) = place.room.name()
-        {
+    /// Takes a room that is empty out of the table, unless somebody has entered meanwhile.
+    fn forget(&self, room: &Room) {
+        if let Some(name) = room.name() {
             self.rooms.remove_if(name, |_, room| room.is_empty());
         }
     }
@@ -302,8 +302,10 @@ impl Hub {
     /// Takes a member out of everything; called when its membership is dropped.
     fn leave_all(&self, member: &Arc<Member>) {
         let places = member.places().leave_all();
-        for place in &places {
-            self.remove(place);
+        for Place { room, seat } in &places {
+            if room.remove(*seat) {
+                self.forget(room);
+            }
         }
         self.connections.remove(&member.id());
     }

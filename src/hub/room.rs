@@ -93,7 +93,7 @@ impl Room {
     }
 
     /// Takes a member from its seat, and says whether the room is empty now. Events that are on
-    /// their way to it are lost: see [`Room::catch_up`].
+    /// their way to it are lost: for a connection that has ended.
     pub(super) fn remove(&self, seat: usize) -> bool {
         let mut state = self.state.lock();
         // Dropped when the lock is not held any more: it may be the last of its connection.
@@ -104,24 +104,29 @@ impl Room {
         empty
     }
 
+    /// Sends a member what is on its way to it, takes it from its seat, and says whether the room is
+    /// empty now. Nothing of the room comes to it any more.
+    pub(super) fn leave(&self, seat: usize) -> bool {
+        let mut state = self.state.lock();
+        let mut sending = None;
+        if state.flow.is_some() {
+            drop(state);
+            sending = Some(self.sending.lock());
+            state = self.state.lock();
+            state.catch_up(seat);
+        }
+        state.seats.try_remove(seat);
+        drop(sending);
+        state.seats.is_empty()
+    }
+
     /// Sends one member what is on its way to it now, before anything else happens to it.
     pub(super) fn catch_up(&self, seat: usize) {
         if self.state.lock().flow.is_none() {
             return;
         }
         let _nothing_is_being_sent = self.sending.lock();
-        let mut state = self.state.lock();
-        let State { seats, next, flow: Some(flow) } = &mut *state else { return };
-        let Some(Seat { id, outbox, since }) = seats.get_mut(seat) else { return };
-        if let Some(Walk { batch, .. }) = &flow.walk
-            && *since < batch.end()
-        {
-            batch.send(*id, outbox, *since);
-        }
-        for batch in &flow.waiting {
-            outbox.deliver(&batch.excerpt(*id, *since));
-        }
-        *since = *next;
+        self.state.lock().catch_up(seat);
     }
 
     /// The room's table, for whoever publishes: [`State::publish`] and then [`Room::flush_later`].
@@ -203,6 +208,21 @@ impl State {
         }
         self.next += 1;
         first
+    }
+
+    /// Sends one member what is on its way to it; nothing must be being sent.
+    fn catch_up(&mut self, seat: usize) {
+        let Self { seats, next, flow: Some(flow) } = self else { return };
+        let Some(Seat { id, outbox, since }) = seats.get_mut(seat) else { return };
+        if let Some(Walk { batch, .. }) = &flow.walk
+            && *since < batch.end()
+        {
+            batch.send(*id, outbox, *since);
+        }
+        for batch in &flow.waiting {
+            outbox.deliver(&batch.excerpt(*id, *since));
+        }
+        *since = *next;
     }
 
     /// The next members of the batch that is being sent, or of the next one, and the walk over it.
