@@ -6,7 +6,7 @@ use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::protocol::{Close, CloseCode, Frame, end_of_frame};
 
@@ -80,18 +80,11 @@ impl<W: Wire + ?Sized> Outbox<W> {
     /// the connection breaks. If it does not fit, the connection is closed as too slow, and what
     /// waits is dropped.
     pub fn push(&self, frame: Frame) -> bool {
-        let mut state = self.state.lock();
+        let state = self.state.lock();
         if !state.accepts() {
             return false;
         }
-        let added = state.add(frame.into_bytes(), self.max_bytes);
-        // Whoever finds something waiting has been woken by whoever put it there.
-        let wake = state.waiting.len() == 1 || !added;
-        drop(state);
-        if wake {
-            self.writer.wake();
-        }
-        added
+        self.add(state, frame.into_bytes())
     }
 
     /// Writes whole frames at once if nothing waits before them; what does not go is added, as by
@@ -108,10 +101,20 @@ impl<W: Wire + ?Sized> Outbox<W> {
                 return true;
             }
         }
-        let added = state.add(frames.clone(), self.max_bytes);
-        if added && state.waiting.len() == 1 {
+        if written > 0 {
+            // What is begun is kept, or else a frame would be torn.
             state.written = written;
+            state.keep(frames.clone());
+            drop(state);
+            self.writer.wake();
+            return true;
         }
+        self.add(state, frames.clone())
+    }
+
+    fn add(&self, mut state: MutexGuard<'_, State>, frames: Bytes) -> bool {
+        let added = state.add(frames, self.max_bytes);
+        // Whoever finds something waiting has been woken by whoever put it there.
         let wake = state.waiting.len() == 1 || !added;
         drop(state);
         if wake {
@@ -147,8 +150,7 @@ impl<W: Wire + ?Sized> Outbox<W> {
         }
         state.sealed = true;
         for frame in last {
-            state.bytes += frame.len() + OVERHEAD;
-            state.waiting.push_back(frame.into_bytes());
+            state.keep(frame.into_bytes());
         }
     }
 
@@ -206,9 +208,13 @@ impl State {
             self.drop_unwritten();
             return false;
         }
-        self.bytes += cost;
-        self.waiting.push_back(frames);
+        self.keep(frames);
         true
+    }
+
+    fn keep(&mut self, frames: Bytes) {
+        self.bytes += frames.len() + OVERHEAD;
+        self.waiting.push_back(frames);
     }
 
     /// Drops what a slow reader has not been sent, but for the rest of a frame it has a part of.
@@ -328,6 +334,15 @@ mod tests {
         assert!(write(&outbox, 1000));
         let expected = [frame(98).into_bytes(), frame(98).into_bytes(), frame(1).into_bytes()].concat();
         assert_eq!(*outbox.wire.seen.lock(), expected);
+    }
+
+    #[test]
+    fn frames_that_are_begun_are_not_torn_however_small_the_bound_is() {
+        let outbox = outbox(150);
+        let frames = frame(98).into_bytes().repeat(20);
+        assert!(outbox.deliver(&frames.clone().into()), "2,000 bytes, where 1,000 may wait");
+        assert!(write(&outbox, 2000));
+        assert_eq!(*outbox.wire.seen.lock(), frames);
     }
 
     #[test]
