@@ -36,7 +36,7 @@ pub async fn run(listener: TcpListener) {
         let (limits, clock, tasks) = (Arc::clone(&limits), clock.clone(), tasks.clone());
         |request: Request| async move {
             match Upgrade::accept(request) {
-                Ok(upgrade) => upgrade.on(&tasks, limits, clock, echo),
+                Ok(upgrade) => upgrade.on(&tasks, limits, clock, |socket, _place| echo(socket)),
                 Err(problem) => problem.into_response(),
             }
         }

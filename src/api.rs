@@ -1,11 +1,14 @@
 //! The backend door: events in, look-ups out, over HTTP with an API key.
 
+mod identity;
+
 use std::str::FromStr;
 use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
+use axum::http::StatusCode;
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, WWW_AUTHENTICATE};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -14,8 +17,10 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::Serialize;
 use subtle::ConstantTimeEq;
 
+use crate::auth::Authenticator;
 use crate::config::Config;
 use crate::hub::{Event, Hub, Member};
+use crate::metrics::Metrics;
 use crate::protocol::{
     BackendPublish, Bounds, Close, CloseCode, ConnectionId, ErrorCode, Problem, Refusal, Response as Told, RoomName,
     RoomRequest, UserId,
@@ -27,6 +32,10 @@ pub(crate) struct Api {
     pub(crate) config: Config,
     /// Who is where.
     pub(crate) hub: Arc<Hub>,
+    /// Decides who gets in.
+    pub(crate) authenticator: Arc<Authenticator>,
+    /// What is counted.
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 /// The routes of the backend listener.
@@ -38,8 +47,11 @@ pub(crate) fn routes(api: Arc<Api>) -> Router {
         .route("/v1/users/{user}/join", post(join))
         .route("/v1/users/{user}/leave", post(leave))
         .route("/v1/rooms/{room}", get(room))
+        .merge(identity::routes())
         .route_layer(middleware::from_fn_with_state(Arc::clone(&api), check_key))
         .route("/health", get(|| async { "ok\n" }))
+        .route("/ready", get(ready))
+        .route("/metrics", get(metrics))
         .method_not_allowed_fallback(|| async {
             Problem::new(
                 ErrorCode::MethodNotAllowed,
@@ -154,6 +166,42 @@ async fn leave(State(api): State<Arc<Api>>, path: PathName, request: Request) ->
     Ok(json(&Answer { left }))
 }
 
+/// `GET /ready`: whether the gateway can do its work: whether it has keys of every issuer. Keys that
+/// cannot be fetched anew still serve for a while, and `problem` says so.
+async fn ready(State(api): State<Arc<Api>>) -> Response {
+    #[derive(Serialize)]
+    struct Answer {
+        ready: bool,
+        issuers: Vec<Keys>,
+    }
+    #[derive(Serialize)]
+    struct Keys {
+        issuer: String,
+        keys: usize,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        age_seconds: Option<u64>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        problem: Option<String>,
+    }
+    let issuers = api.authenticator.verifier().keys_status().into_iter().map(|(issuer, status)| Keys {
+        issuer,
+        keys: status.keys,
+        age_seconds: status.age.map(|age| age.as_secs()),
+        problem: status.problem,
+    });
+    let issuers: Vec<Keys> = issuers.collect();
+    let ready = issuers.iter().all(|issuer| issuer.keys > 0);
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, json(&Answer { ready, issuers })).into_response()
+}
+
+/// `GET /metrics`: what is counted, as Prometheus reads it.
+async fn metrics(State(api): State<Arc<Api>>) -> impl IntoResponse {
+    let (census, (revocations, _)) = (api.hub.census(), api.authenticator.revocations().list(0));
+    let text = api.metrics.text(census.connections, census.rooms, revocations);
+    ([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text)
+}
+
 impl Api {
     fn bounds(&self) -> Bounds {
         Bounds { max_depth: self.config.limits.max_depth, max_targets: self.config.limits.max_targets }
@@ -205,7 +253,7 @@ fn json<T: Serialize>(answer: &T) -> Response {
         Ok(body) => ([(CONTENT_TYPE, "application/json")], body).into_response(),
         Err(error) => {
             tracing::error!(%error, "an answer could not be encoded");
-            axum::http::StatusCode::INTERNAL_SERVER_ERROR.into_response()
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
         }
     }
 }

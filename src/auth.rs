@@ -1,7 +1,34 @@
-//! From a token to an identity, and from an identity to what it may do. Knows no members.
+//! From what somebody shows to an identity, and from an identity to what it may do. Knows no members.
 
+mod attempts;
+mod authenticator;
 mod grants;
+mod identity;
+mod issuer;
+mod key;
+mod logout;
+mod reason;
+mod remote;
+mod revocation;
+mod signer;
+mod store;
+mod ticket;
+mod token;
 mod verifier;
 
+pub use attempts::Attempts;
+pub use authenticator::{Authenticator, Credential};
 pub use grants::{Grants, Permission};
-pub use verifier::{Claims, Identity, TokenError, Verifier, mint};
+pub use identity::{ANONYMOUS_PREFIX, Authority, Guest, Handles, Identity};
+pub use reason::{Reason, TokenError};
+pub use remote::KeysStatus;
+pub use revocation::{Concerned, Revocation, RevocationError, Revocations, Subject};
+pub use signer::{Claims, SigningKey, generate, mint};
+pub use ticket::{Offer, TicketError, Tickets};
+pub use verifier::{Explanation, Verifier};
+
+/// Names the one provider of cryptography, since with two in the build (one more dependency can
+/// bring a second) the library panics at the first token. An error means that it is installed.
+fn install_provider() {
+    let _already_installed = jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER.install_default();
+}

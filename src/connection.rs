@@ -1,33 +1,41 @@
 //! The public door: browsers and other clients, each on a WebSocket.
 
+mod credential;
 mod decoder;
 mod handshake;
 mod life;
+mod logout;
 mod session;
 mod socket;
 mod upgrade;
 mod wire;
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::HeaderMap;
-use axum::http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CONTENT_TYPE, HOST};
+use axum::http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CONTENT_TYPE, HOST, ORIGIN};
 use axum::response::{Html, IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
+use ipnet::IpNet;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::auth::Verifier;
+use crate::auth::{Attempts, Authenticator, Reason, TokenError};
 use crate::clock::Clock;
-use crate::config::Limits;
+use crate::config::{Limits, Origins};
 use crate::hub::{Flusher, Hub};
-use crate::protocol::{ErrorCode, Problem};
+use crate::metrics::Metrics;
+use crate::protocol::{Close, CloseCode, ErrorCode, Problem};
 
-pub use handshake::Handshake;
+pub(crate) use credential::Peer;
+use credential::Visitor;
+pub use handshake::{Handshake, Place};
 use life::Life;
+use session::Arrival;
 pub use socket::{Ended, Message, Socket};
 pub use upgrade::Upgrade;
 
@@ -47,8 +55,14 @@ pub(crate) struct Door {
     pub(crate) hub: Arc<Hub>,
     /// Who sends the events of rooms that these connections are the first in.
     pub(crate) flusher: Arc<Flusher>,
-    /// Turns tokens into identities.
-    pub(crate) verifier: Arc<Verifier>,
+    /// Decides who gets in.
+    pub(crate) authenticator: Arc<Authenticator>,
+    /// The failed attempts of each address.
+    pub(crate) attempts: Arc<Attempts>,
+    /// What is counted.
+    pub(crate) metrics: Arc<Metrics>,
+    /// Whose pages may connect, where a token may be, and whom to believe.
+    pub(crate) rules: Arc<Rules>,
     /// Set when the gateway stops.
     pub(crate) stopping: CancellationToken,
     /// Turns for those who go, where many do at once.
@@ -57,10 +71,21 @@ pub(crate) struct Door {
     pub(crate) tasks: TaskTracker,
 }
 
+/// What is decided by a request's headers.
+pub(crate) struct Rules {
+    /// Whose pages may connect.
+    pub(crate) origins: Origins,
+    /// The cookie that may hold a token.
+    pub(crate) cookie: Option<String>,
+    /// Proxies whose `X-Forwarded-For` is believed.
+    pub(crate) trusted_proxies: Vec<IpNet>,
+}
+
 /// The routes of the public listener.
 pub(crate) fn routes(door: Arc<Door>) -> Router {
     let mut routes = Router::new()
         .route("/ws", get(connect))
+        .route("/backchannel-logout", post(logout::backchannel))
         .route("/health", get(|| async { "ok\n" }))
         .route("/client.js", get(client));
     if door.page.is_some() {
@@ -80,7 +105,12 @@ pub(crate) fn routes(door: Arc<Door>) -> Router {
 /// Upgrades to a WebSocket, whatever its token is worth: a browser cannot read the answer to an
 /// upgrade that fails, but it can read a close code.
 async fn connect(State(door): State<Arc<Door>>, request: Request) -> Response {
-    let token = token_in_query(request.uri().query().unwrap_or_default());
+    let (headers, rules) = (request.headers(), &door.rules);
+    let visitor = Visitor::of(headers, peer(&request), &rules.trusted_proxies);
+    if let Err(problem) = door.may_try(headers, &visitor) {
+        return problem.into_response();
+    }
+    let shown = credential::shown(headers, request.uri().query().unwrap_or_default(), rules.cookie.as_deref());
     let upgrade = match Upgrade::accept(request) {
         Ok(upgrade) => upgrade,
         Err(problem) => return problem.into_response(),
@@ -88,13 +118,56 @@ async fn connect(State(door): State<Arc<Door>>, request: Request) -> Response {
     let limits = Arc::clone(&door.limits);
     let clock = door.clock.clone();
     let tasks = door.tasks.clone();
-    upgrade.on(&tasks, limits, clock, move |socket| Life::begin(socket, door, token))
+    upgrade.on(&tasks, limits, clock, move |socket, place| Life::begin(socket, door, Arrival { shown, visitor, place }))
 }
 
-/// The token of `?token=…`. The query is looked at here and nowhere else, and is never logged.
-fn token_in_query(query: &str) -> Option<Box<str>> {
-    let mut pairs = form_urlencoded::parse(query.as_bytes());
-    pairs.find(|(name, _)| name == "token").map(|(_, token)| token.into())
+/// Whoever is at the other end of the TCP connection.
+fn peer(request: &Request) -> IpAddr {
+    request.extensions().get::<Peer>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0.ip())
+}
+
+impl Door {
+    /// Whether a request may try to prove who it is: by the origin of its page, and by how often
+    /// its address has failed.
+    fn may_try(&self, headers: &HeaderMap, visitor: &Visitor) -> Result<(), Problem> {
+        let origins = headers.get_all(ORIGIN).iter().count();
+        let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+        let known = origins == usize::from(visitor.origin.is_some());
+        if !known || !self.rules.origins.allow(visitor.origin.as_deref(), host) {
+            self.count_refusal("origin_not_allowed", visitor);
+            let detail = "pages of this origin may not connect: see --allow-origin";
+            return Err(Problem::new(ErrorCode::OriginNotAllowed, detail));
+        }
+        self.attempts.allow(visitor.address).map_err(|wait| {
+            self.count_refusal("too_many_attempts", visitor);
+            let detail = "too many tokens from this address were refused: try again later";
+            Problem::new(ErrorCode::TooManyAttempts, detail).retry_after(wait)
+        })
+    }
+
+    /// Notes a refusal that is not of a token.
+    fn count_refusal(&self, reason: &'static str, visitor: &Visitor) {
+        self.metrics.refuse(reason);
+        tracing::info!(reason, address = %visitor.address, origin = ?visitor.origin, "a connection was refused");
+    }
+
+    /// Notes that somebody has not proven who they are, and says how their connection ends. A
+    /// renewal has no visitor: its connection bears only so many.
+    fn refuse(&self, error: &TokenError, visitor: Option<&Visitor>) -> Close {
+        let (reason, address) = (error.reason, visitor.map(|visitor| visitor.address));
+        self.metrics.refuse(reason.as_str());
+        if let Some(address) = address.filter(|_| reason.is_suspicious()) {
+            self.attempts.fail(address);
+        }
+        // Quoted: what it repeats of a stranger's text must add no line to the log.
+        tracing::info!(reason = reason.as_str(), detail = ?error.detail, ?address, "a token was refused");
+        let code = match reason {
+            Reason::Blocked => CloseCode::Kicked,
+            Reason::KeysUnavailable | Reason::TooManyAnonymous => CloseCode::Unavailable,
+            _ => CloseCode::TokenRefused,
+        };
+        Close::new(code, reason.sentence())
+    }
 }
 
 /// The configured page, which may hold tokens. It is shown under a name of this machine only: a

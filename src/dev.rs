@@ -9,7 +9,7 @@ use thiserror::Error;
 
 use crate::auth::{Claims, Grants, TokenError, mint};
 use crate::clock::Clock;
-use crate::config::{Config, Secret};
+use crate::config::{Config, Origins, Secret};
 
 /// How long the ready-made tokens are valid.
 const TOKEN_LIFE: Duration = Duration::from_secs(12 * 60 * 60);
@@ -55,6 +55,8 @@ impl Dev {
     pub fn config(&self) -> Config {
         let mut config = Config::new(self.jwt_secret.clone(), self.api_key.clone());
         config.page = Some(self.page());
+        config.origins = Origins::loopback();
+        config.weak_secrets = true;
         config
     }
 

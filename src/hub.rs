@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use dashmap::DashMap;
+use dashmap::{DashMap, Entry};
 use serde_json::value::RawValue;
 use smallvec::SmallVec;
 use thiserror::Error;
@@ -82,6 +82,8 @@ pub struct Hub {
     rooms: DashMap<RoomName, Arc<Room>>,
     /// The room that all connections are in: for events to all.
     everyone: Arc<Room>,
+    /// Connections by numbers that whoever let them in has given them.
+    marks: DashMap<u64, SmallVec<[ConnectionId; 2]>>,
     flushers: Box<[Arc<Flusher>]>,
     draining: AtomicBool,
     max_rooms: usize,
@@ -112,6 +114,7 @@ impl Hub {
             connections: DashMap::new(),
             rooms: DashMap::new(),
             everyone: Arc::new(Room::new(None, Arc::clone(&first))),
+            marks: DashMap::new(),
             flushers: std::iter::once(first).chain(others).collect(),
             draining: AtomicBool::new(false),
             max_rooms,
@@ -250,6 +253,37 @@ impl Hub {
         self.members_of(&RoomName::personal(user), usize::MAX).1
     }
 
+    /// Gives a member numbers to be found by, in place of those that it had. Several may have the
+    /// same.
+    pub fn mark(&self, member: &Member, marks: &[u64]) {
+        let mut places = member.places();
+        if places.left() {
+            return;
+        }
+        let before = places.replace_marks(marks);
+        self.unmark(member.id(), &before);
+        for mark in marks {
+            self.marks.entry(*mark).or_default().push(member.id());
+        }
+    }
+
+    /// The connections that have a number.
+    pub fn marked(&self, mark: u64) -> Vec<Arc<Member>> {
+        let ids = self.marks.get(&mark).map(|ids| ids.clone()).unwrap_or_default();
+        self.named(&ids)
+    }
+
+    fn unmark(&self, id: ConnectionId, marks: &[u64]) {
+        for mark in marks {
+            if let Entry::Occupied(mut ids) = self.marks.entry(*mark) {
+                ids.get_mut().retain(|other| *other != id);
+                if ids.get().is_empty() {
+                    ids.remove();
+                }
+            }
+        }
+    }
+
     /// How many members a room has, and as many of them as are asked for.
     pub fn members_of(&self, room: &RoomName, max: usize) -> (usize, Vec<Arc<Member>>) {
         let Some(room) = self.room(room) else { return Default::default() };
@@ -264,7 +298,7 @@ impl Hub {
 
     /// The end of a connection because the gateway stops, with a time of its own to come back.
     pub fn restarting(&self, id: ConnectionId) -> Close {
-        let mut close = Close::new(CloseCode::Restarting, "the gateway is restarting");
+        let mut close = Close::new(CloseCode::Unavailable, "the gateway is restarting");
         close.retry_after = Some(self.return_spread.mul_f64(id.fraction()));
         close
     }
@@ -301,7 +335,8 @@ impl Hub {
 
     /// Takes a member out of everything; called when its membership is dropped.
     fn leave_all(&self, member: &Arc<Member>) {
-        let places = member.places().leave_all();
+        let (places, marks) = member.places().leave_all();
+        self.unmark(member.id(), &marks);
         for Place { room, seat } in &places {
             if room.remove(*seat) {
                 self.forget(room);

@@ -11,8 +11,10 @@
 //! main            arguments, signals          dev   a page and tokens to try it with
 //! server          binds, accepts, drains
 //! connection api  the two doors, which do not know each other
+//! revoke          what both do
 //! hub  auth       who is where and fan-out · token, identity, may it?
-//! protocol  config  clock
+//! protocol  config  metrics
+//! clock
 //! ```
 
 mod api;
@@ -22,7 +24,9 @@ pub mod config;
 pub mod connection;
 pub mod dev;
 pub mod hub;
+pub mod metrics;
 pub mod protocol;
+mod revoke;
 pub mod server;
 
 pub use clock::{Clock, ManualClock};

@@ -1,20 +1,23 @@
 //! The command line: `wsgate serve`, `wsgate dev`, `wsgate token`.
 
+#[path = "main/token.rs"]
+mod token;
+
 use std::io::{IsTerminal, Write};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::{Parser, Subcommand};
+use ipnet::IpNet;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
-use wsgate::auth::{Claims, Grants, mint};
+use wsgate::config::{File, Issuer, OriginPattern, Origins};
 use wsgate::dev::Dev;
-use wsgate::protocol::UserId;
-use wsgate::{Clock, Config, Limits, Listeners, Secret};
+use wsgate::{Config, Limits, Listeners, Secret};
 
 const JWT_SECRET: &str = "WSGATE_JWT_SECRET";
 const API_KEY: &str = "WSGATE_API_KEY";
@@ -42,6 +45,59 @@ impl Workers {
     }
 }
 
+/// Who may connect.
+#[derive(clap::Args)]
+#[command(next_help_heading = "Who may connect")]
+struct Identity {
+    /// A file that says whose tokens count; for one secret, WSGATE_JWT_SECRET alone will do
+    #[arg(long, env = "WSGATE_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// An origin whose pages may connect, as https://app.example.com or https://*.example.com;
+    /// repeatable. Without any, only pages of the gateway's own host
+    #[arg(long = "allow-origin", env = "WSGATE_ALLOW_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
+    origins: Vec<OriginPattern>,
+    /// Turn away who names no origin, as programs other than browsers
+    #[arg(long, env = "WSGATE_REQUIRE_ORIGIN")]
+    require_origin: bool,
+    /// A cookie that may hold a token; it needs --allow-origin
+    #[arg(long, env = "WSGATE_COOKIE", value_name = "NAME")]
+    cookie: Option<String>,
+    /// A proxy, or a network of them, whose X-Forwarded-For is believed, as 10.0.0.0/8; repeatable
+    #[arg(long = "trusted-proxy", env = "WSGATE_TRUSTED_PROXY", value_name = "NETWORK", value_delimiter = ',', value_parser = network)]
+    trusted_proxies: Vec<IpNet>,
+    /// The file that keeps revocations and blocks; without it they end with the process
+    #[arg(long, env = "WSGATE_STATE_FILE", value_name = "FILE")]
+    state_file: Option<PathBuf>,
+}
+
+/// A network, or one address.
+fn network(text: &str) -> Result<IpNet, String> {
+    let one = || text.parse::<IpAddr>().map(IpNet::from);
+    text.parse().or_else(|_| one()).map_err(|_| "must be an address or a network, as 10.0.0.0/8".to_owned())
+}
+
+impl Identity {
+    /// The configuration that this and the environment give.
+    fn configure(self, api_key: Secret) -> anyhow::Result<Config> {
+        let file =
+            self.config.as_deref().map_or_else(|| Ok(File::default()), File::read).map_err(anyhow::Error::msg)?;
+        // With a file, the secret in the environment is one more issuer, if there is one.
+        let jwt_secret = match secret(JWT_SECRET, 48) {
+            Ok(secret) => Some(Issuer::with_secret(secret)),
+            Err(_) if self.config.is_some() => None,
+            Err(error) => return Err(error),
+        };
+        let mut config = Config::new(Secret::new(""), api_key);
+        config.issuers = file.issuers.into_iter().chain(jwt_secret).collect();
+        config.anonymous = file.anonymous;
+        config.origins = Origins::list(self.origins).required(self.require_origin);
+        config.cookie = self.cookie;
+        config.trusted_proxies = self.trusted_proxies;
+        config.state_file = self.state_file;
+        Ok(config)
+    }
+}
+
 #[derive(Subcommand)]
 enum Command {
     /// Serve; the secrets come from WSGATE_JWT_SECRET and WSGATE_API_KEY
@@ -54,6 +110,8 @@ enum Command {
         backend_listen: SocketAddr,
         #[command(flatten)]
         workers: Workers,
+        #[command(flatten)]
+        identity: Identity,
         #[command(flatten)]
         limits: Limits,
     },
@@ -70,18 +128,8 @@ enum Command {
         #[command(flatten)]
         limits: Limits,
     },
-    /// Mint a token for development, signed with WSGATE_JWT_SECRET
-    Token {
-        /// The user
-        #[arg(long)]
-        sub: UserId,
-        /// A pattern of rooms and what is allowed in them, as in 'chat:*=join,publish'; repeatable
-        #[arg(long = "grant", value_name = "PATTERN=PERMISSIONS")]
-        grants: Vec<String>,
-        /// How long it is valid, as in 90s, 1h, 7d
-        #[arg(long, value_parser = humantime::parse_duration, default_value = "1h")]
-        ttl: Duration,
-    },
+    /// Make tokens and keys for development, and check tokens
+    Token(token::Arguments),
 }
 
 // This thread is the first worker, and serves the backends beside.
@@ -92,11 +140,11 @@ async fn main() -> ExitCode {
     let colours = std::io::stderr().is_terminal();
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();
     let outcome = match command {
-        Command::Serve { listen, backend_listen, workers, limits } => {
-            serve(listen, backend_listen, &workers, limits).await
+        Command::Serve { listen, backend_listen, workers, identity, limits } => {
+            serve(listen, backend_listen, &workers, identity, limits).await
         }
         Command::Dev { listen, backend_listen, workers, limits } => dev(listen, backend_listen, &workers, limits).await,
-        Command::Token { sub, grants, ttl } => token(&sub, &grants, ttl),
+        Command::Token(arguments) => token::run(arguments).await,
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -112,9 +160,16 @@ async fn serve(
     listen: SocketAddr,
     backend_listen: SocketAddr,
     workers: &Workers,
+    identity: Identity,
     limits: Limits,
 ) -> anyhow::Result<()> {
-    let mut config = Config::new(secret(JWT_SECRET, 48)?, secret(API_KEY, 24)?);
+    if identity.config.is_none() {
+        secret(JWT_SECRET, 48)?;
+    }
+    let mut config = identity.configure(secret(API_KEY, 24)?)?;
+    if config.state_file.is_none() {
+        tracing::warn!("revocations and blocks end with this process: give --state-file to keep them");
+    }
     config.limits = limits;
     config.workers = workers.number()?;
     config.check()?;
@@ -135,17 +190,6 @@ async fn dev(listen: SocketAddr, backend_listen: SocketAddr, workers: &Workers, 
     config.limits = limits;
     config.workers = workers.number()?;
     run(listeners, config).await
-}
-
-fn token(sub: &UserId, grants: &[String], ttl: Duration) -> anyhow::Result<()> {
-    let secret = secret(JWT_SECRET, 48)?;
-    let mut granted = Grants::default();
-    for grant in grants {
-        granted.add(grant).map_err(anyhow::Error::msg).with_context(|| format!("--grant '{grant}'"))?;
-    }
-    let exp = Clock::system().unix().saturating_add(ttl).as_secs() as f64;
-    let claims = Claims { sub: sub.to_string(), exp, nbf: None, grants: granted };
-    println(&mint(&secret, &claims)?)
 }
 
 /// Reads a secret from the environment: an argument would be seen by every user of the machine.

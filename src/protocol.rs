@@ -2,6 +2,7 @@
 //!
 //! Nothing here knows a socket, a token or a member; everything above speaks in these words.
 
+mod backend;
 mod close;
 mod fields;
 mod name;
@@ -11,10 +12,11 @@ mod request;
 mod response;
 mod target;
 
+pub use backend::{BackendPublish, BlockRequest, RevocationRequest, Revoked, RoomRequest, TicketRequest};
 pub use close::{Close, CloseCode, Retry};
 pub use name::{ConnectionId, EventName, MAX_EVENT_BYTES, MAX_ROOM_BYTES, MAX_USER_BYTES, RoomName, UserId};
 pub use problem::Problem;
 pub use refusal::{ErrorCode, Refusal};
-pub use request::{Action, BackendPublish, Bounds, MAX_ID_BYTES, Publication, Request, RequestId, RoomRequest};
+pub use request::{Action, Bounds, MAX_ID_BYTES, Proof, Publication, Request, RequestId};
 pub use response::{Frame, Response, end_of_frame};
 pub use target::Target;

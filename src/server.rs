@@ -2,6 +2,7 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::pin::pin;
 use std::sync::Arc;
@@ -23,11 +24,12 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tower_service::Service;
 
 use crate::api::{self, Api};
-use crate::auth::Verifier;
+use crate::auth::{Attempts, Authenticator};
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError, Limits};
-use crate::connection::{self, Door, GOODBYES_AT_ONCE, Handshake};
+use crate::connection::{self, Door, GOODBYES_AT_ONCE, Handshake, Peer, Place, Rules};
 use crate::hub::{Flusher, Hub};
+use crate::metrics::Metrics;
 
 /// How long to wait after a failed `accept`. At the limit of file descriptors it fails at once
 /// and again, until some connection ends.
@@ -48,6 +50,7 @@ pub struct Listeners {
 pub struct Gateway {
     config: Config,
     hub: Arc<Hub>,
+    authenticator: Arc<Authenticator>,
 }
 
 impl Gateway {
@@ -58,7 +61,8 @@ impl Gateway {
     pub fn new(config: Config) -> Result<Self, ConfigError> {
         config.check()?;
         let hub = Hub::new(config.limits.max_rooms, config.limits.return_spread, config.workers);
-        Ok(Self { config, hub })
+        let authenticator = Arc::new(Authenticator::new(&config)?);
+        Ok(Self { config, hub, authenticator })
     }
 
     /// The hub: a program that runs the gateway inside itself publishes through it.
@@ -69,20 +73,24 @@ impl Gateway {
     /// Serves until `shutdown` is ready; then stops accepting, tells all clients to come back
     /// later, and waits for them to end, within the configured time.
     pub async fn run(self, listeners: Listeners, shutdown: impl Future<Output = ()>) {
-        let Self { config, hub } = self;
+        let Self { config, hub, authenticator } = self;
         let (limits, clock) = (config.limits.clone(), config.clock.clone());
         let tasks = TaskTracker::new();
         let (stopping, ended) = (CancellationToken::new(), CancellationToken::new());
         // Whoever drops this future instead of asking it to stop stops the accepting all the same.
         let _stop_on_drop = (stopping.clone().drop_guard(), ended.clone().drop_guard());
 
-        let workers = Workers::new(&config, &hub, &tasks, &stopping);
+        let workers = Workers::new(&config, &hub, &authenticator, &tasks, &stopping);
+        for keeping in authenticator.verifier().keep_keys(&stopping) {
+            tasks.spawn(keeping);
+        }
         for (number, flusher) in hub.flushers().iter().enumerate().skip(1) {
             if let Err(error) = workers.start(number, flusher, &listeners.public, ended.clone()) {
                 tracing::error!(%error, number, "a worker could not be started; the others serve on");
             }
         }
-        let api = Arc::new(Api { config, hub: Arc::clone(&hub) });
+        let metrics = Arc::clone(&workers.metrics);
+        let api = Arc::new(Api { config, hub: Arc::clone(&hub), authenticator, metrics });
         let backend = Http::backend(api::routes(api), clock.clone());
         tasks.spawn(accept(listeners.backend, backend, tasks.clone(), stopping.clone()));
         let [first, ..] = hub.flushers() else { return };
@@ -106,19 +114,39 @@ struct Workers {
     limits: Arc<Limits>,
     clock: Clock,
     page: Option<String>,
-    verifier: Arc<Verifier>,
+    authenticator: Arc<Authenticator>,
+    attempts: Arc<Attempts>,
+    metrics: Arc<Metrics>,
+    rules: Arc<Rules>,
+    /// For all workers together.
+    places: Arc<Semaphore>,
     hub: Arc<Hub>,
     tasks: TaskTracker,
     stopping: CancellationToken,
 }
 
 impl Workers {
-    fn new(config: &Config, hub: &Arc<Hub>, tasks: &TaskTracker, stopping: &CancellationToken) -> Self {
+    fn new(
+        config: &Config,
+        hub: &Arc<Hub>,
+        authenticator: &Arc<Authenticator>,
+        tasks: &TaskTracker,
+        stopping: &CancellationToken,
+    ) -> Self {
+        let rules = Rules {
+            origins: config.origins.clone(),
+            cookie: config.cookie.clone(),
+            trusted_proxies: config.trusted_proxies.clone(),
+        };
         Self {
             limits: Arc::new(config.limits.clone()),
             clock: config.clock.clone(),
             page: config.page.clone(),
-            verifier: Arc::new(Verifier::new(config)),
+            authenticator: Arc::clone(authenticator),
+            attempts: Arc::new(Attempts::new(config.limits.max_failures, config.clock.clone())),
+            metrics: Arc::default(),
+            rules: Arc::new(rules),
+            places: Arc::new(Semaphore::new(config.limits.max_unauthenticated.min(Semaphore::MAX_PERMITS))),
             hub: Arc::clone(hub),
             tasks: tasks.clone(),
             stopping: stopping.clone(),
@@ -133,12 +161,15 @@ impl Workers {
             page: self.page.clone(),
             hub: Arc::clone(&self.hub),
             flusher: Arc::clone(flusher),
-            verifier: Arc::clone(&self.verifier),
+            authenticator: Arc::clone(&self.authenticator),
+            attempts: Arc::clone(&self.attempts),
+            metrics: Arc::clone(&self.metrics),
+            rules: Arc::clone(&self.rules),
             stopping: self.stopping.clone(),
             goodbyes: Semaphore::new(GOODBYES_AT_ONCE),
             tasks: self.tasks.clone(),
         });
-        let http = Http::public(connection::routes(door), &self.limits, self.clock.clone());
+        let http = Http::public(connection::routes(door), &self.limits, self.clock.clone()).within(&self.places);
         self.tasks.spawn(accept(listener, http, self.tasks.clone(), self.stopping.clone()));
     }
 
@@ -190,6 +221,8 @@ pub struct Http {
     protocol: http1::Builder,
     /// The time for everything up to the answer, on connections that serve one request only.
     limit: Option<Duration>,
+    /// Places for connections that have not proven who they are.
+    places: Option<Arc<Semaphore>>,
     clock: Clock,
 }
 
@@ -199,23 +232,42 @@ impl Http {
         let mut protocol = http1::Builder::new();
         protocol.max_buf_size(limits.max_head_bytes);
         let routes = routes.layer(map_response(close_unless_upgraded));
-        Self { routes, protocol, limit: Some(limits.handshake_timeout), clock }
+        Self { routes, protocol, limit: Some(limits.handshake_timeout), places: None, clock }
     }
 
     /// For backends: connections are kept.
     fn backend(routes: Router, clock: Clock) -> Self {
         let mut protocol = http1::Builder::new();
         protocol.timer(TokioTimer::new()).header_read_timeout(BACKEND_IDLE);
-        Self { routes, protocol, limit: None, clock }
+        Self { routes, protocol, limit: None, places: None, clock }
     }
 
-    async fn serve(self, stream: TcpStream, stopping: CancellationToken) {
+    /// Takes no more connections at once than there are places.
+    #[must_use]
+    fn within(self, places: &Arc<Semaphore>) -> Self {
+        Self { places: Some(Arc::clone(places)), ..self }
+    }
+
+    /// A place for a connection that has just come, if there is one.
+    fn place(&self) -> Option<Place> {
+        self.places.as_ref().map_or_else(|| Some(Place::default()), Place::take)
+    }
+
+    async fn serve(self, stream: TcpStream, peer: SocketAddr, place: Place, stopping: CancellationToken) {
         let routes = self.routes;
         // An axum router is always ready: its `call` needs no `poll_ready` before it.
-        let service = service_fn(move |request: hyper::Request<Incoming>| routes.clone().call(request));
-        let connection = self.protocol.serve_connection(Handshake::new(stream), service).with_upgrades();
-        let mut connection = pin!(connection);
+        let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+            request.extensions_mut().insert(Peer(peer));
+            routes.clone().call(request)
+        });
         let served = async {
+            // hyper takes 8 KiB as soon as it waits: whoever sends nothing is to cost next to nothing.
+            tokio::select! {
+                ready = stream.readable() => if ready.is_err() { return Ok(()) },
+                () = stopping.cancelled() => return Ok(()),
+            }
+            let connection = self.protocol.serve_connection(Handshake::new(stream, place), service).with_upgrades();
+            let mut connection = pin!(connection);
             tokio::select! {
                 served = connection.as_mut() => served,
                 () = stopping.cancelled() => {
@@ -253,10 +305,14 @@ pub async fn accept(listener: TcpListener, http: Http, tasks: TaskTracker, stopp
             () = stopping.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
-        match accepted.and_then(|(stream, _)| prepare(stream)) {
-            Ok(stream) => {
-                tasks.spawn(http.clone().serve(stream, stopping.clone()));
-            }
+        match accepted.and_then(prepare) {
+            Ok((stream, peer)) => match http.place() {
+                Some(place) => {
+                    tasks.spawn(http.clone().serve(stream, peer, place, stopping.clone()));
+                }
+                // To end it at once is all that can be done for nothing.
+                None => tracing::warn!(%peer, "there are too many connections without a token: one was turned away"),
+            },
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
                 tracing::warn!(%error, "no connection could be accepted");
@@ -267,9 +323,9 @@ pub async fn accept(listener: TcpListener, http: Http, tasks: TaskTracker, stopp
 }
 
 /// Events are small and must not wait for one another.
-fn prepare(stream: TcpStream) -> io::Result<TcpStream> {
+fn prepare((stream, peer): (TcpStream, SocketAddr)) -> io::Result<(TcpStream, SocketAddr)> {
     stream.set_nodelay(true)?;
-    Ok(stream)
+    Ok((stream, peer))
 }
 
 /// Whether only the connection that was being accepted has failed, and not the accepting.

@@ -52,6 +52,25 @@ impl Grants {
         self.any(permission, |pattern| &*pattern.0 == "*")
     }
 
+    /// Reads grants as a configuration has them: patterns, and what each allows.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn from_lists(lists: &BTreeMap<String, Vec<String>>) -> Result<Self, String> {
+        let mut written = Written::new();
+        for (pattern, permissions) in lists {
+            let permissions = permissions.iter().map(|word| word.parse()).collect::<Result<_, _>>()?;
+            written.insert(Pattern::try_from(pattern.clone())?, permissions);
+        }
+        Ok(written.into())
+    }
+
+    /// These and others together.
+    #[must_use]
+    pub fn with(self, others: &Self) -> Self {
+        if others.0.is_empty() { self } else { Self(self.0.iter().chain(&others.0).cloned().collect()) }
+    }
+
     fn any(&self, permission: Permission, matches: impl Fn(&Pattern) -> bool) -> bool {
         self.0.iter().any(|grant| grant.permissions.contains(&permission) && matches(&grant.pattern))
     }

@@ -2,11 +2,13 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// What an answer begins with that upgrades.
 const SWITCHING: &[u8] = b"HTTP/1.1 101 ";
@@ -16,17 +18,30 @@ const SWITCHING: &[u8] = b"HTTP/1.1 101 ";
 pub struct Handshake {
     stream: TokioIo<TcpStream>,
     answer: Vec<u8>,
+    place: Place,
+}
+
+/// One of as many places as there are for connections that have not proven who they are. It is free
+/// again when this is dropped.
+#[derive(Debug, Default)]
+pub struct Place(#[allow(dead_code, reason = "it is there to be dropped")] Option<OwnedSemaphorePermit>);
+
+impl Place {
+    /// A place of these, if one is free.
+    pub fn take(places: &Arc<Semaphore>) -> Option<Self> {
+        Arc::clone(places).try_acquire_owned().ok().map(|permit| Self(Some(permit)))
+    }
 }
 
 impl Handshake {
     /// A connection that has just been accepted.
-    pub fn new(stream: TcpStream) -> Self {
-        Self { stream: TokioIo::new(stream), answer: Vec::new() }
+    pub fn new(stream: TcpStream, place: Place) -> Self {
+        Self { stream: TokioIo::new(stream), answer: Vec::new(), place }
     }
 
-    /// The stream, and the answer that is still to be written to it.
-    pub(super) fn into_parts(self) -> (TcpStream, Vec<u8>) {
-        (self.stream.into_inner(), self.answer)
+    /// The stream, the answer that is still to be written to it, and its place.
+    pub(super) fn into_parts(self) -> (TcpStream, Vec<u8>, Place) {
+        (self.stream.into_inner(), self.answer, self.place)
     }
 
     /// hyper writes the head of an answer in one piece, and nothing after one that upgrades.

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use futures_util::future::BoxFuture;
 
 use super::Door;
-use super::session::{Session, enter, enter_with};
+use super::session::{Arrival, Session, enter};
 use super::socket::{Ended, Socket};
 
 /// Whether a connection got in.
@@ -31,22 +31,16 @@ enum Stage {
 }
 
 impl Life {
-    /// Begins with the token of the query, or waits for one in the first frame.
-    pub(super) fn begin(mut socket: Box<Socket>, door: Arc<Door>, token: Option<Box<str>>) -> Self {
-        let stage = match token {
-            Some(token) => {
-                let entered = enter_with(&socket, Arc::clone(&door), &token);
-                Stage::entered(socket, entered, &door)
-            }
-            None => {
-                let door = Arc::clone(&door);
-                Stage::Entering(Box::pin(async move {
-                    let entered = enter(&mut socket, door).await;
-                    (socket, entered)
-                }))
+    /// Begins with proof of identity: what the request has shown, or the first frame.
+    pub(super) fn begin(mut socket: Box<Socket>, door: Arc<Door>, arrival: Arrival) -> Self {
+        let entering = {
+            let door = Arc::clone(&door);
+            async move {
+                let entered = enter(&mut socket, door, arrival).await;
+                (socket, entered)
             }
         };
-        Self { door, stage }
+        Self { door, stage: Stage::Entering(Box::pin(entering)) }
     }
 }
 
@@ -114,6 +108,6 @@ mod tests {
     fn the_parts_of_an_idle_connection_are_small() {
         assert!(size_of::<Life>() <= 40, "{}", size_of::<Life>());
         assert!(size_of::<Socket>() <= 128, "{}", size_of::<Socket>());
-        assert!(size_of::<Session>() <= 128, "{}", size_of::<Session>());
+        assert!(size_of::<Session>() <= 192, "{}", size_of::<Session>());
     }
 }

@@ -4,14 +4,19 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use crate::auth::{Identity, Permission};
+use futures_util::future::BoxFuture;
+use serde_json::value::RawValue;
+
+use crate::auth::{Credential, Identity, Permission, Reason, TokenError};
 use crate::hub::{Event, Full, JoinError, Member, Membership};
 use crate::protocol::{
-    Action, Bounds, Close, CloseCode, ConnectionId, ErrorCode, Frame, Publication, Refusal, Request, RequestId,
+    Action, Bounds, Close, CloseCode, ConnectionId, ErrorCode, Frame, Proof, Publication, Refusal, Request, RequestId,
     Response, RoomName, Target,
 };
 
 use super::Door;
+use super::credential::{Shown, Visitor};
+use super::handshake::Place;
 use super::socket::{Ended, Message, Socket};
 
 /// What a first frame may have beside its token.
@@ -29,14 +34,38 @@ pub(super) struct Session {
     warn_at: Option<Duration>,
     /// When to look at the clock next, for the warning or the end.
     look_at: Instant,
+    /// When the connection has lived as long as one may, as the time since the Unix epoch.
+    lives_until: Duration,
     bad_frames: usize,
     held: Option<Box<Held>>,
+    /// What had been revoked when it was last asked whether this is meant.
+    revocations: u64,
 }
 
-/// A message that waits for room.
-struct Held {
-    message: Message,
-    full: Full,
+/// What is to be done before anything further is heard.
+enum Held {
+    /// A message that waits for room.
+    Full { message: Message, full: Full },
+    /// A renewal whose proof is being looked at, and the id under which that is to be answered.
+    Renewal { id: Option<Box<RawValue>>, proving: BoxFuture<'static, Result<Identity, TokenError>> },
+}
+
+/// What can be done now.
+enum Released {
+    /// The message may be heard again.
+    Message(Message),
+    /// The proof has been looked at.
+    Renewal { id: Option<Box<RawValue>>, proof: Result<Identity, TokenError> },
+}
+
+/// A connection that has just been upgraded.
+pub(super) struct Arrival {
+    /// What its request has shown.
+    pub(super) shown: Shown,
+    /// Where it comes from.
+    pub(super) visitor: Visitor,
+    /// Its place among those that have not proven who they are.
+    pub(super) place: Place,
 }
 
 /// Why a request is not done.
@@ -47,30 +76,71 @@ enum Undone {
     Later(Full),
 }
 
+impl Held {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Released> {
+        match self {
+            Self::Full { message, full } => {
+                ready!(full.poll_ready(cx));
+                Poll::Ready(Released::Message(message.clone()))
+            }
+            Self::Renewal { id, proving } => {
+                let proof = ready!(proving.as_mut().poll(cx));
+                Poll::Ready(Released::Renewal { id: id.take(), proof })
+            }
+        }
+    }
+}
+
 impl From<Refusal> for Undone {
     fn from(refusal: Refusal) -> Self {
         Self::Refused(refusal)
     }
 }
 
-/// Lets a connection in whose token was in the query.
-pub(super) fn enter_with(socket: &Socket, door: Arc<Door>, token: &str) -> Result<Box<Session>, Ended> {
-    let (id, identity) = (new_id()?, verify(&door, token)?);
-    Ok(Session::enter(socket, door, id, identity, None))
-}
-
 /// Waits for proof of identity and lets the connection in.
-pub(super) async fn enter(socket: &mut Socket, door: Arc<Door>) -> Result<Box<Session>, Ended> {
+pub(super) async fn enter(socket: &mut Socket, door: Arc<Door>, arrival: Arrival) -> Result<Box<Session>, Ended> {
+    let Arrival { shown, visitor, place } = arrival;
     let id = new_id()?;
-    socket.set_max_message_bytes(door.limits.max_token_bytes + AUTH_FRAME_BYTES);
-    let first = tokio::select! {
+    let entered = tokio::select! {
         biased;
         () = door.stopping.cancelled() => Err(door.hub.restarting(id).into()),
-        first = first_message(socket, &door) => first,
-    }?;
-    socket.set_max_message_bytes(door.limits.max_message_bytes);
-    let (identity, answer_to) = prove(&door, text_of(&first)?)?;
-    Ok(Session::enter(socket, door, id, identity, answer_to))
+        entered = prove(socket, &door, shown, &visitor) => entered,
+    };
+    let (identity, first) = match entered {
+        Ok(proven) => proven,
+        Err(ended) => return Err(ended),
+    };
+    drop(place);
+    let answer_to = first.as_ref().and_then(|first| Request::parse(text_of(first).ok()?, bounds(&door)).ok()?.id);
+    Ok(Session::enter(socket, Arc::clone(&door), id, identity, answer_to))
+}
+
+/// Who it is, by what the request has shown or else by the first frame, which is then answered.
+async fn prove(
+    socket: &mut Socket,
+    door: &Arc<Door>,
+    shown: Shown,
+    visitor: &Visitor,
+) -> Result<(Identity, Option<Message>), Ended> {
+    let (credential, first) = match shown {
+        Ok(Some(credential)) => (credential, None),
+        Ok(None) => {
+            socket.set_max_message_bytes(door.limits.max_token_bytes + AUTH_FRAME_BYTES);
+            let first = first_message(socket, door).await?;
+            socket.set_max_message_bytes(door.limits.max_message_bytes);
+            let credential = credential_in(door, text_of(&first)?, visitor)?;
+            (credential, Some(first))
+        }
+        Err(error) => return Err(door.refuse(&error, Some(visitor)).into()),
+    };
+    let proof = socket.meanwhile(door.authenticator.authenticate(&credential, visitor.origin.as_deref())).await?;
+    match proof {
+        Ok(identity) => {
+            door.metrics.accept();
+            Ok((identity, first))
+        }
+        Err(error) => Err(door.refuse(&error, Some(visitor)).into()),
+    }
 }
 
 fn new_id() -> Result<ConnectionId, Close> {
@@ -89,6 +159,7 @@ async fn first_message(socket: &mut Socket, door: &Door) -> Result<Message, Ende
             Some(message) => return Ok(message),
             None if clock.now() < deadline => {}
             None => {
+                door.metrics.refuse("no_token");
                 let reason = "no token came in time: send it in the first frame, or use ?token=";
                 return Err(Close::new(CloseCode::AuthTimeout, reason).into());
             }
@@ -96,21 +167,29 @@ async fn first_message(socket: &mut Socket, door: &Door) -> Result<Message, Ende
     }
 }
 
-/// The identity that the first frame proves, and the id under which that is to be answered.
-fn prove<'a>(door: &Door, first: &'a str) -> Result<(Identity, Option<RequestId<'a>>), Close> {
+/// What the first frame shows.
+fn credential_in(door: &Door, first: &str, visitor: &Visitor) -> Result<Credential, Close> {
     match Request::parse(first, bounds(door)) {
-        Ok(Request { action: Action::Auth { token }, id }) => Ok((verify(door, &token)?, id)),
-        Ok(_) => Err(Close::new(CloseCode::TokenRefused, "no token: the first frame must be auth, or use ?token=")),
-        Err((_, refusal)) => Err(Close::new(CloseCode::BadFrame, refusal.message)),
+        Ok(Request { action: Action::Auth(proof), .. }) => Ok(proof.into()),
+        Ok(_) => {
+            door.count_refusal("no_token", visitor);
+            Err(Close::new(CloseCode::TokenRefused, "no token: the first frame must be auth, or use ?token="))
+        }
+        Err((_, refusal)) => {
+            door.count_refusal("bad_frame", visitor);
+            Err(Close::new(CloseCode::BadFrame, refusal.message))
+        }
     }
 }
 
-fn verify(door: &Door, token: &str) -> Result<Identity, Close> {
-    door.verifier.verify(token, door.clock.unix()).map_err(|error| {
-        // Quoted: what it repeats of a stranger's text must add no line to the log.
-        tracing::info!(reason = ?error.to_string(), "a token was refused");
-        Close::new(CloseCode::TokenRefused, error.to_string())
-    })
+impl From<Proof<'_>> for Credential {
+    fn from(proof: Proof<'_>) -> Self {
+        match proof {
+            Proof::Token(token) => Self::Token(token.into()),
+            Proof::Ticket(ticket) => Self::Ticket(ticket.into()),
+            Proof::Anonymous => Self::Anonymous,
+        }
+    }
 }
 
 fn bounds(door: &Door) -> Bounds {
@@ -145,9 +224,19 @@ impl Session {
             outbox.push(Response::renewed(answer_to, expires_at, expires_in).frame());
         }
         let membership = door.hub.enter(id, identity.user.clone(), outbox, Arc::clone(&door.flusher));
-        let look_at = door.clock.now();
-        let mut session =
-            Box::new(Self { door, membership, identity, warn_at: None, look_at, bad_frames: 0, held: None });
+        let mut session = Box::new(Self {
+            warn_at: None,
+            look_at: door.clock.now(),
+            lives_until: door.limits.lifetime().map_or(Duration::MAX, |lifetime| door.clock.unix() + lifetime),
+            bad_frames: 0,
+            held: None,
+            // None: what was revoked while it was being let in concerns it too.
+            revocations: 0,
+            door,
+            membership,
+            identity,
+        });
+        session.mark();
         session.plan_warning();
         session
     }
@@ -155,19 +244,41 @@ impl Session {
     /// Acts on what the client sends until one of the two has had enough.
     pub(super) fn poll_run(&mut self, cx: &mut Context<'_>, socket: &mut Socket) -> Poll<Ended> {
         loop {
-            let acted = if let Some(held) = &self.held {
-                ready!(held.full.poll_ready(cx));
-                let held = self.held.take();
-                held.map_or(Ok(()), |held| self.hear(held.message))
-            } else {
-                match ready!(socket.poll_receive(cx, self.look_at)) {
+            if let Err(close) = self.check_revoked() {
+                return Poll::Ready(close.into());
+            }
+            let acted = match self.held.as_mut().map(|held| held.poll(cx)) {
+                Some(Poll::Ready(released)) => {
+                    self.held = None;
+                    self.release(released)
+                }
+                Some(Poll::Pending) => match ready!(socket.poll_deadline(cx, self.look_at)) {
+                    Ok(()) => self.look_at_clock(),
+                    Err(ended) => return Poll::Ready(ended),
+                },
+                None => match ready!(socket.poll_receive(cx, self.look_at)) {
                     Ok(Some(message)) => self.hear(message),
                     Ok(None) => self.look_at_clock(),
                     Err(ended) => return Poll::Ready(ended),
-                }
+                },
             };
             if let Err(close) = acted {
                 return Poll::Ready(close.into());
+            }
+        }
+    }
+
+    /// Goes on with what was held.
+    fn release(&mut self, released: Released) -> Result<(), Close> {
+        match released {
+            Released::Message(message) => self.hear(message),
+            Released::Renewal { id, proof } => {
+                self.check_expiry()?;
+                let id = id.as_deref().map(RequestId::of);
+                match self.renew(id, proof) {
+                    Ok(()) => Ok(()),
+                    Err(refusal) => self.refuse(id, &refusal),
+                }
             }
         }
     }
@@ -176,6 +287,7 @@ impl Session {
     /// event has no room yet: it is held, and heard again when there is.
     fn hear(&mut self, message: Message) -> Result<(), Close> {
         self.check_expiry()?;
+        self.check_revoked()?;
         let (id, undone) = match Request::parse(text_of(&message)?, bounds(&self.door)) {
             Ok(Request { id, action }) => match self.act(id, action) {
                 Ok(()) => return Ok(()),
@@ -186,7 +298,7 @@ impl Session {
         match undone {
             Undone::Refused(refusal) => self.refuse(id, &refusal),
             Undone::Later(full) => {
-                self.held = Some(Box::new(Held { message, full }));
+                self.held = Some(Box::new(Held::Full { message, full }));
                 Ok(())
             }
         }
@@ -194,7 +306,10 @@ impl Session {
 
     fn act(&mut self, id: Option<RequestId<'_>>, action: Action<'_>) -> Result<(), Undone> {
         match action {
-            Action::Auth { token } => Ok(self.renew(id, &token)?),
+            Action::Auth(proof) => {
+                self.look_into(id, proof.into());
+                Ok(())
+            }
             Action::Join { room } => Ok(self.join(id, &room)?),
             Action::Leave { room } => Ok(self.leave(id, &room)?),
             Action::Publish(publication) => self.publish(id, &publication),
@@ -205,15 +320,27 @@ impl Session {
         }
     }
 
-    /// Takes another token of the same user in place of the one that the connection has.
-    fn renew(&mut self, id: Option<RequestId<'_>>, token: &str) -> Result<(), Refusal> {
-        let identity = verify(&self.door, token)
-            .map_err(|close| Refusal::of(ErrorCode::TokenRefused, "token", close.reason.into_owned()))?;
-        if identity.user != self.identity.user {
+    /// Begins to look into the proof for a renewal. Nothing further is heard until that is done.
+    fn look_into(&mut self, id: Option<RequestId<'_>>, credential: Credential) {
+        let door = Arc::clone(&self.door);
+        let proving = Box::pin(async move { door.authenticator.authenticate(&credential, None).await });
+        self.held = Some(Box::new(Held::Renewal { id: id.map(RequestId::to_owned), proving }));
+    }
+
+    /// Takes another identity of the same user in place of the one that the connection has.
+    fn renew(&mut self, id: Option<RequestId<'_>>, proof: Result<Identity, TokenError>) -> Result<(), Refusal> {
+        let identity = proof.map_err(|error| {
+            let close = self.door.refuse(&error, None);
+            Refusal::of(ErrorCode::TokenRefused, "token", close.reason.into_owned())
+        })?;
+        if !self.identity.is_renewed_by(&identity) {
+            self.door.metrics.refuse("wrong_user");
             let message = format!("this token is not of {}: open another connection for it", self.identity.user);
             return Err(Refusal::of(ErrorCode::WrongUser, "token", message));
         }
+        self.door.metrics.accept();
         let replaced = std::mem::replace(&mut self.identity, identity);
+        self.mark();
         // Who renews with the token whose end has just been announced is not told again: that client
         // would renew again with the same, and so on.
         if self.warn_at.is_some() || self.identity.expires_at > replaced.expires_at {
@@ -235,6 +362,10 @@ impl Session {
             }
             if !self.identity.grants.allow(Permission::Join, room) {
                 return Err(self.forbidden("room", "join", room));
+            }
+            if let Some(guest) = self.identity.guest.as_ref().filter(|guest| self.member().rooms() >= guest.max_rooms) {
+                let message = JoinError::TooManyRooms(guest.max_rooms).to_string();
+                return Err(Refusal::of(ErrorCode::TooManyRooms, "room", message));
             }
         }
         match self.membership.hub().join(self.member(), room, answer_about(id, room)) {
@@ -320,7 +451,7 @@ impl Session {
 
     fn plan_look(&mut self) {
         let now = self.door.clock.unix();
-        let next = self.warn_at.unwrap_or(self.identity.expires_at);
+        let next = self.warn_at.unwrap_or_else(|| self.ends_at());
         self.look_at = self.door.clock.now() + next.saturating_sub(now).min(LOOK_INTERVAL);
     }
 
@@ -336,11 +467,43 @@ impl Session {
         Ok(())
     }
 
+    /// When the connection ends at the latest, as the time since the Unix epoch.
+    fn ends_at(&self) -> Duration {
+        (self.identity.expires_at + self.door.limits.expiry_grace).min(self.lives_until)
+    }
+
     fn check_expiry(&self) -> Result<(), Close> {
-        if self.door.clock.unix() < self.identity.expires_at {
+        let now = self.door.clock.unix();
+        if now < self.ends_at() {
             return Ok(());
         }
-        Err(Close::new(CloseCode::TokenRefused, "the token has expired"))
+        if now >= self.lives_until {
+            return Err(Close::new(CloseCode::TooOld, "this connection has lived as long as one may: connect again"));
+        }
+        Err(Close::new(CloseCode::TokenRefused, Reason::Expired.sentence()))
+    }
+
+    /// Whether what has been revoked since this was last asked is meant for this connection.
+    fn check_revoked(&mut self) -> Result<(), Close> {
+        let revocations = self.door.authenticator.revocations();
+        let generation = revocations.generation();
+        if generation == self.revocations {
+            return Ok(());
+        }
+        self.revocations = generation;
+        revocations.check(&self.identity).map_err(|error| {
+            self.door.metrics.refuse(error.reason.as_str());
+            tracing::info!(reason = error.reason.as_str(), user = ?self.identity.user.as_str(), "a live connection was revoked");
+            Close::new(CloseCode::Kicked, error.reason.sentence())
+        })
+    }
+
+    /// Lets the connection be found by the names of its token.
+    fn mark(&self) {
+        let marks = self.door.authenticator.revocations().marks(self.identity.handles.as_deref());
+        if !(marks.is_empty() && self.identity.handles.is_none()) {
+            self.membership.hub().mark(self.member(), &marks);
+        }
     }
 
     fn say(&self, response: &Response<'_>) {

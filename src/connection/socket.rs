@@ -3,8 +3,9 @@
 //! tungstenite decodes, and answers pings and Closes; all it writes goes into the outbox, as what
 //! others write does. So there is one way to the wire, whole frames only, and one bound on what waits.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io::{self, Read, Write};
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
@@ -38,7 +39,7 @@ pub struct Socket {
 }
 
 /// A message of a client. It shares the socket's read buffer: whoever keeps it keeps that.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Message {
     /// Text, which is UTF-8.
     Text(Utf8Bytes),
@@ -151,6 +152,45 @@ impl Socket {
             return Poll::Ready(Err(Ended::Lost));
         }
         self.poll_time(cx, deadline)
+    }
+
+    /// Waits for something else, and meanwhile writes what waits, and nothing is read.
+    ///
+    /// # Errors
+    /// The reason why there will be no more messages.
+    pub async fn meanwhile<T>(&mut self, other: impl Future<Output = T>) -> Result<T, Ended> {
+        let mut other = pin!(other);
+        poll_fn(|cx| match other.as_mut().poll(cx) {
+            Poll::Ready(output) => Poll::Ready(Ok(output)),
+            Poll::Pending => {
+                self.outbox.register(cx.waker());
+                match self.poll_write(cx) {
+                    Poll::Ready(Err(_)) => Poll::Ready(Err(Ended::Lost)),
+                    _ => Poll::Pending,
+                }
+            }
+        })
+        .await
+    }
+
+    /// As [`Socket::poll_receive`], without hearing what the peer says: for as long as there is
+    /// something else to be done first. The peer's silence does not count meanwhile.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn poll_deadline(&mut self, cx: &mut Context<'_>, deadline: Instant) -> Poll<Result<(), Ended>> {
+        self.outbox.register(cx.waker());
+        if let Some(close) = self.outbox.close_reason() {
+            return Poll::Ready(Err(Ended::ByUs(close)));
+        }
+        if let Poll::Ready(Err(_)) = self.poll_write(cx) {
+            return Poll::Ready(Err(Ended::Lost));
+        }
+        self.liveness.hear(self.clock.now());
+        while self.clock.now() < deadline {
+            ready!(self.alarm.poll(cx, &self.clock, deadline));
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// Reads one message, or one control frame, which is dealt with here.

@@ -24,7 +24,7 @@ use crate::clock::Clock;
 use crate::config::Limits;
 use crate::protocol::{ErrorCode, Frame, Problem};
 
-use super::handshake::Handshake;
+use super::handshake::{Handshake, Place};
 use super::socket::Socket;
 
 /// The subprotocol that clients may ask for. None is needed; but a browser that asks for one and
@@ -78,17 +78,17 @@ impl Upgrade {
     }
 
     /// Answers 101, and runs a task with the socket once the answer has been sent. The task holds
-    /// nothing of HTTP any more.
+    /// nothing of HTTP any more. It drops the connection's place once the client has proven who it is.
     pub fn on<F, Task>(self, tasks: &TaskTracker, limits: Arc<Limits>, clock: Clock, serve: F) -> Response
     where
-        F: FnOnce(Box<Socket>) -> Task + Send + 'static,
+        F: FnOnce(Box<Socket>, Place) -> Task + Send + 'static,
         Task: Future<Output = ()> + Send + 'static,
     {
         // Combinators, not an `async` block: what is done with takes no room beside what follows.
         tasks.spawn(self.upgraded.then(move |upgraded| {
             // An error here means that the client went away before it was answered.
             let socket = upgraded.ok().and_then(|upgraded| open(upgraded, limits, clock));
-            OptionFuture::from(socket.map(serve)).map(drop)
+            OptionFuture::from(socket.map(|(socket, place)| serve(socket, place))).map(drop)
         }));
         let mut response = (StatusCode::SWITCHING_PROTOCOLS, Body::empty()).into_response();
         let headers = response.headers_mut();
@@ -104,15 +104,15 @@ impl Upgrade {
 
 /// The socket over an upgraded connection, with what hyper has read of it beyond the request. The
 /// answer to the upgrade is the first thing that is written.
-fn open(upgraded: Upgraded, limits: Arc<Limits>, clock: Clock) -> Option<Box<Socket>> {
+fn open(upgraded: Upgraded, limits: Arc<Limits>, clock: Clock) -> Option<(Box<Socket>, Place)> {
     let Ok(parts) = upgraded.downcast::<Handshake>() else {
         tracing::error!("an upgraded connection is not the TCP stream that it was");
         return None;
     };
-    let (stream, answer) = parts.io.into_parts();
+    let (stream, answer, place) = parts.io.into_parts();
     let socket = Box::new(Socket::new(stream, &parts.read_buf, limits, clock));
     socket.outbox().push(Frame::whole(answer.into()));
-    Some(socket)
+    Some((socket, place))
 }
 
 /// Whether a list header has a word in it, in any case.

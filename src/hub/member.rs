@@ -26,6 +26,8 @@ pub struct Member {
 pub(super) struct Places {
     /// The room of everyone first, then the personal room.
     places: Vec<Place>,
+    /// Numbers that it is found by.
+    marks: Box<[u64]>,
     left: bool,
 }
 
@@ -59,6 +61,16 @@ impl Member {
     /// What waits to be written to it.
     pub fn outbox(&self) -> &Arc<Outbox> {
         &self.outbox
+    }
+
+    /// How many rooms it is in, the personal one not counted.
+    pub fn rooms(&self) -> usize {
+        self.places().joined()
+    }
+
+    /// Wakes the connection's task, so that it looks at what has changed.
+    pub fn wake(&self) {
+        self.outbox.wake();
     }
 
     /// The rooms that it is in, the personal one first.
@@ -111,9 +123,14 @@ impl Places {
         self.places.remove(place)
     }
 
-    pub(super) fn leave_all(&mut self) -> Vec<Place> {
+    pub(super) fn leave_all(&mut self) -> (Vec<Place>, Box<[u64]>) {
         self.left = true;
-        std::mem::take(&mut self.places)
+        (std::mem::take(&mut self.places), std::mem::take(&mut self.marks))
+    }
+
+    /// Sets the numbers that it is found by, and gives back those that it had.
+    pub(super) fn replace_marks(&mut self, marks: &[u64]) -> Box<[u64]> {
+        std::mem::replace(&mut self.marks, marks.into())
     }
 
     /// Sends what is on its way from all the rooms now, before anything else happens.

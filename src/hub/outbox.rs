@@ -159,6 +159,11 @@ impl<W: Wire + ?Sized> Outbox<W> {
         self.writer.register(waker);
     }
 
+    /// Wakes whoever has registered.
+    pub fn wake(&self) {
+        self.writer.wake();
+    }
+
     /// Writes what waits. Ready when nothing does.
     ///
     /// # Errors
@@ -393,7 +398,7 @@ mod tests {
         let outbox = outbox(0);
         outbox.push(frame(1));
         assert!(outbox.close(Close::new(CloseCode::Kicked, "first")));
-        assert!(!outbox.close(Close::new(CloseCode::Restarting, "second")));
+        assert!(!outbox.close(Close::new(CloseCode::Unavailable, "second")));
         assert_eq!(outbox.close_reason().unwrap().reason, "first");
         outbox.seal([frame(2)]);
         assert!(write(&outbox, 100));

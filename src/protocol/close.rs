@@ -31,14 +31,16 @@ pub enum CloseCode {
     BadFrame,
     /// 4401: the token is missing, refused or has expired.
     TokenRefused,
-    /// 4403: a backend disconnected the user.
+    /// 4403: a backend disconnected or blocked the user, or the token was revoked.
     Kicked,
     /// 4408: no token came in time.
     AuthTimeout,
-    /// 4503: the gateway is going down.
-    Restarting,
+    /// 4503: the gateway is going down, or cannot decide at the moment.
+    Unavailable,
     /// 4504: the peer stopped answering pings.
     NoPong,
+    /// 4505: the connection has lived as long as one may.
+    TooOld,
     /// 4508: the peer reads too slowly.
     TooSlow,
 }
@@ -57,7 +59,7 @@ pub enum Retry {
 
 impl CloseCode {
     /// Every code there is, in the order of `protocol.md`.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::ProtocolError,
         Self::UnsupportedData,
         Self::InvalidText,
@@ -67,8 +69,9 @@ impl CloseCode {
         Self::TokenRefused,
         Self::Kicked,
         Self::AuthTimeout,
-        Self::Restarting,
+        Self::Unavailable,
         Self::NoPong,
+        Self::TooOld,
         Self::TooSlow,
     ];
 
@@ -84,8 +87,9 @@ impl CloseCode {
             Self::TokenRefused => 4401,
             Self::Kicked => 4403,
             Self::AuthTimeout => 4408,
-            Self::Restarting => 4503,
+            Self::Unavailable => 4503,
             Self::NoPong => 4504,
+            Self::TooOld => 4505,
             Self::TooSlow => 4508,
         }
     }
@@ -94,7 +98,7 @@ impl CloseCode {
     pub fn retry(self) -> Retry {
         match self {
             Self::TokenRefused => Retry::FreshToken,
-            Self::InternalError | Self::Restarting | Self::NoPong | Self::TooSlow => Retry::Yes,
+            Self::InternalError | Self::Unavailable | Self::NoPong | Self::TooOld | Self::TooSlow => Retry::Yes,
             _ => Retry::No,
         }
     }

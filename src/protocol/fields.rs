@@ -15,6 +15,8 @@ use super::refusal::{ErrorCode, Refusal};
 
 /// More fields than any object of the protocol has. It bounds the search for duplicates.
 const MAX_FIELDS: usize = 16;
+/// The end of the year 9999, in Unix seconds.
+const MAX_SECONDS: u64 = 253_402_300_799;
 /// How much of an unknown field's name is repeated in the error.
 const SHOWN_BYTES: usize = 64;
 
@@ -106,6 +108,16 @@ impl<'a> Fields<'a> {
             "true" => Ok(Some(true)),
             "false" => Ok(Some(false)),
             _ => Err(Refusal::invalid(self.path_of(name), "must be true or false")),
+        }
+    }
+
+    /// Takes a field that must be a whole number of seconds, if it is there.
+    pub(super) fn seconds(&mut self, name: &str) -> Result<Option<u64>, Refusal> {
+        let Some(raw) = self.raw(name) else { return Ok(None) };
+        match raw.get().parse() {
+            Ok(seconds) if seconds <= MAX_SECONDS => Ok(Some(seconds)),
+            Ok(_) => Err(Refusal::invalid(self.path_of(name), "must be seconds: this looks like milliseconds")),
+            Err(_) => Err(Refusal::invalid(self.path_of(name), "must be a whole number of seconds")),
         }
     }
 

@@ -1,7 +1,9 @@
 //! Refusals over HTTP: problem documents (RFC 9457), the same for both doors.
 
+use std::time::Duration;
+
 use axum::http::StatusCode;
-use axum::http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use axum::http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
@@ -11,7 +13,7 @@ use super::refusal::{ErrorCode, Refusal};
 #[derive(Debug)]
 pub struct Problem {
     refusal: Refusal,
-    headers: Vec<(HeaderName, &'static str)>,
+    headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl Problem {
@@ -23,7 +25,14 @@ impl Problem {
     /// Adds a header to the answer.
     #[must_use]
     pub fn header(mut self, name: HeaderName, value: &'static str) -> Self {
-        self.headers.push((name, value));
+        self.headers.push((name, HeaderValue::from_static(value)));
+        self
+    }
+
+    /// Adds that the same may be asked again after a time (RFC 9110, 10.2.3).
+    #[must_use]
+    pub fn retry_after(mut self, wait: Duration) -> Self {
+        self.headers.push((RETRY_AFTER, HeaderValue::from(wait.as_secs() + 1)));
         self
     }
 
@@ -31,12 +40,14 @@ impl Problem {
     fn status(&self) -> StatusCode {
         match self.refusal.code {
             ErrorCode::Unauthorized => StatusCode::UNAUTHORIZED,
-            ErrorCode::Forbidden => StatusCode::FORBIDDEN,
+            ErrorCode::Forbidden | ErrorCode::OriginNotAllowed => StatusCode::FORBIDDEN,
             ErrorCode::NotFound => StatusCode::NOT_FOUND,
             ErrorCode::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             ErrorCode::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             ErrorCode::BodyIncomplete => StatusCode::REQUEST_TIMEOUT,
             ErrorCode::UpgradeRequired => StatusCode::UPGRADE_REQUIRED,
+            ErrorCode::TooManyAttempts => StatusCode::TOO_MANY_REQUESTS,
+            ErrorCode::Full | ErrorCode::NotStored => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::BAD_REQUEST,
         }
     }
@@ -71,8 +82,7 @@ impl IntoResponse for Problem {
         };
         let body = serde_json::to_vec(&document).unwrap_or_default();
         let mut response = (status, [(CONTENT_TYPE, "application/problem+json")], body).into_response();
-        let headers = self.headers.into_iter().map(|(name, value)| (name, HeaderValue::from_static(value)));
-        response.headers_mut().extend(headers);
+        response.headers_mut().extend(self.headers);
         response
     }
 }

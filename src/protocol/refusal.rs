@@ -46,11 +46,19 @@ pub enum ErrorCode {
     UpgradeRequired,
     /// HTTP only: a WebSocket upgrade that breaks RFC 6455.
     BadUpgrade,
+    /// HTTP only: pages of this origin may not connect.
+    OriginNotAllowed,
+    /// HTTP only: too many failed attempts from this address.
+    TooManyAttempts,
+    /// HTTP only: there are as many of these as there may be.
+    Full,
+    /// HTTP only: a change could not be stored, and has not been made.
+    NotStored,
 }
 
 impl ErrorCode {
     /// Every code there is, in the order of `protocol.md`.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 24] = [
         Self::NotJson,
         Self::NotAnObject,
         Self::TooDeep,
@@ -71,6 +79,10 @@ impl ErrorCode {
         Self::BodyIncomplete,
         Self::UpgradeRequired,
         Self::BadUpgrade,
+        Self::OriginNotAllowed,
+        Self::TooManyAttempts,
+        Self::Full,
+        Self::NotStored,
     ];
 
     /// The word on the wire.
@@ -96,6 +108,10 @@ impl ErrorCode {
             Self::BodyIncomplete => "body_incomplete",
             Self::UpgradeRequired => "upgrade_required",
             Self::BadUpgrade => "bad_upgrade",
+            Self::OriginNotAllowed => "origin_not_allowed",
+            Self::TooManyAttempts => "too_many_attempts",
+            Self::Full => "full",
+            Self::NotStored => "not_stored",
         }
     }
 
@@ -119,7 +135,7 @@ impl ErrorCode {
 
     /// Whether the same request may succeed later without anything being changed.
     pub fn is_temporary(self) -> bool {
-        matches!(self, Self::BodyIncomplete)
+        matches!(self, Self::BodyIncomplete | Self::TooManyAttempts | Self::Full | Self::NotStored)
     }
 }
 

@@ -1,4 +1,4 @@
-//! What is asked of the gateway: the frames of clients and the bodies of backends.
+//! What clients ask of the gateway: their frames.
 
 use std::borrow::Cow;
 
@@ -40,10 +40,7 @@ pub struct Request<'a> {
 #[derive(Debug)]
 pub enum Action<'a> {
     /// Prove who this is, or renew the token.
-    Auth {
-        /// The JWT.
-        token: Cow<'a, str>,
-    },
+    Auth(Proof<'a>),
     /// Enter a room.
     Join {
         /// Which.
@@ -60,6 +57,17 @@ pub enum Action<'a> {
     Ping,
 }
 
+/// What somebody shows to prove who they are.
+#[derive(Debug)]
+pub enum Proof<'a> {
+    /// A JWT.
+    Token(Cow<'a, str>),
+    /// A ticket of a backend.
+    Ticket(Cow<'a, str>),
+    /// Nothing: a client that wishes to stay unknown.
+    Anonymous,
+}
+
 /// An event that is to be sent.
 #[derive(Debug)]
 pub struct Publication<'a> {
@@ -71,26 +79,6 @@ pub struct Publication<'a> {
     pub data: &'a RawValue,
     /// Whether the publishing connection gets a copy too, where it is among the recipients.
     pub echo: bool,
-}
-
-/// The body of `POST /v1/publish`.
-#[derive(Debug)]
-pub struct BackendPublish<'a> {
-    /// For whom.
-    pub to: Target,
-    /// For whom not, even where `to` names them.
-    pub except: Target,
-    /// Its name.
-    pub event: EventName,
-    /// Its data: any JSON, untouched.
-    pub data: &'a RawValue,
-}
-
-/// The body of a backend's request that concerns one room.
-#[derive(Debug)]
-pub struct RoomRequest {
-    /// Which.
-    pub room: RoomName,
 }
 
 impl<'a> Request<'a> {
@@ -113,7 +101,7 @@ impl<'a> Action<'a> {
     fn take(mut fields: Fields<'a>, bounds: Bounds) -> Result<Self, Refusal> {
         let kind = fields.text("type")?.ok_or_else(|| fields.missing("type"))?;
         let action = match kind.as_ref() {
-            "auth" => Self::Auth { token: fields.text("token")?.ok_or_else(|| fields.missing("token"))? },
+            "auth" => Self::Auth(Proof::take(&mut fields)?),
             "join" => Self::Join { room: take_room(&mut fields)? },
             "leave" => Self::Leave { room: take_room(&mut fields)? },
             "publish" => Self::Publish(Publication::take(&mut fields, bounds)?),
@@ -125,6 +113,19 @@ impl<'a> Action<'a> {
         };
         fields.finish()?;
         Ok(action)
+    }
+}
+
+impl<'a> Proof<'a> {
+    fn take(fields: &mut Fields<'a>) -> Result<Self, Refusal> {
+        let (token, ticket) = (fields.text("token")?, fields.text("ticket")?);
+        match (token, ticket, fields.boolean("anonymous")?.unwrap_or(false)) {
+            (Some(token), None, false) => Ok(Self::Token(token)),
+            (None, Some(ticket), false) => Ok(Self::Ticket(ticket)),
+            (None, None, true) => Ok(Self::Anonymous),
+            (None, None, false) => Err(fields.missing("token")),
+            _ => Err(Refusal::invalid("token", "must stand alone: give one of token, ticket and anonymous")),
+        }
     }
 }
 
@@ -140,42 +141,17 @@ impl<'a> Publication<'a> {
     }
 }
 
-impl<'a> BackendPublish<'a> {
-    /// Reads a body.
-    ///
-    /// # Errors
-    /// The refusal of the first field that is wrong.
-    pub fn parse(text: &'a str, bounds: Bounds) -> Result<Self, Refusal> {
-        let (mut fields, whole) = Fields::parse(text, bounds.max_depth)?;
-        whole?;
-        let to = fields.fields("to")?.ok_or_else(|| fields.missing("to"))?;
-        let except = fields.fields("except")?;
-        let publish = Self {
-            to: Target::from_backend(to, bounds.max_targets)?,
-            except: except.map_or_else(|| Ok(Target::default()), |it| Target::from_backend(it, bounds.max_targets))?,
-            event: take_event(&mut fields)?,
-            data: take_data(&mut fields),
-        };
-        fields.finish()?;
-        Ok(publish)
-    }
-}
-
-impl RoomRequest {
-    /// Reads a body.
-    ///
-    /// # Errors
-    /// The refusal of the first field that is wrong.
-    pub fn parse(text: &str, bounds: Bounds) -> Result<Self, Refusal> {
-        let (mut fields, whole) = Fields::parse(text, bounds.max_depth)?;
-        whole?;
-        let room = take_room(&mut fields)?;
-        fields.finish()?;
-        Ok(Self { room })
-    }
-}
-
 impl<'a> RequestId<'a> {
+    /// The id as it came, to be kept.
+    pub fn to_owned(self) -> Box<RawValue> {
+        self.0.to_owned()
+    }
+
+    /// An id that was kept.
+    pub fn of(kept: &'a RawValue) -> Self {
+        Self(kept)
+    }
+
     fn take(fields: &mut Fields<'a>) -> Result<Option<Self>, Refusal> {
         let Some(raw) = fields.raw("id") else { return Ok(None) };
         let text = raw.get();
@@ -190,15 +166,15 @@ impl<'a> RequestId<'a> {
     }
 }
 
-fn take_room(fields: &mut Fields<'_>) -> Result<RoomName, Refusal> {
+pub(super) fn take_room(fields: &mut Fields<'_>) -> Result<RoomName, Refusal> {
     fields.name("room")?.ok_or_else(|| fields.missing("room"))
 }
 
-fn take_event(fields: &mut Fields<'_>) -> Result<EventName, Refusal> {
+pub(super) fn take_event(fields: &mut Fields<'_>) -> Result<EventName, Refusal> {
     fields.name("event")?.ok_or_else(|| fields.missing("event"))
 }
 
 /// Data that is not there is `null`, as an event without data is sent.
-fn take_data<'a>(fields: &mut Fields<'a>) -> &'a RawValue {
+pub(super) fn take_data<'a>(fields: &mut Fields<'a>) -> &'a RawValue {
     fields.raw("data").unwrap_or(RawValue::NULL)
 }

@@ -89,7 +89,7 @@ async fn an_upgrade_in_any_case_and_order_is_accepted() {
     let mut raw = Raw::open(server.public).await;
     raw.send(
         b"GET /ws HTTP/1.1\r\nhost: x\r\nSEC-WEBSOCKET-KEY: dGhlIHNhbXBsZSBub25jZQ==\r\nconnection: keep-alive, UPGRADE\r\n\
-          upgrade: WebSocket\r\nsec-websocket-version: 13\r\nOrigin: http://localhost\r\n\r\n",
+          upgrade: WebSocket\r\nsec-websocket-version: 13\r\nOrigin: http://x\r\n\r\n",
     )
     .await;
     let head = raw.head().await.to_lowercase();
@@ -125,7 +125,7 @@ async fn a_token_as_long_as_allowed_fits_into_the_query() {
     let mut client = server.dial(&format!("?token={}", "a".repeat(8 * 1024))).await;
     assert_eq!(client.closed().await, (4401, "this is not a JWT".to_owned()));
     let mut client = server.dial(&format!("?token={}", "a".repeat(8 * 1024 + 1))).await;
-    assert_eq!(client.closed().await, (4401, "the token is longer than 8192 bytes".to_owned()));
+    assert_eq!(client.closed().await, (4401, "the token is too long".to_owned()));
 }
 
 #[tokio::test]

@@ -1,0 +1,114 @@
+//! Lets in who can prove who they are, by whatever they show.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+
+use crate::clock::Clock;
+use crate::config::{Config, ConfigError};
+use crate::protocol::UserId;
+
+use super::grants::Grants;
+use super::identity::{ANONYMOUS_PREFIX, Authority, Guest, Identity};
+use super::reason::{Reason, TokenError};
+use super::revocation::Revocations;
+use super::ticket::Tickets;
+use super::verifier::Verifier;
+
+/// What somebody shows.
+#[derive(Debug)]
+pub enum Credential {
+    /// A JWT.
+    Token(Box<str>),
+    /// A ticket of a backend.
+    Ticket(Box<str>),
+    /// The wish to stay unknown.
+    Anonymous,
+}
+
+/// Decides who gets in.
+pub struct Authenticator {
+    verifier: Verifier,
+    tickets: Tickets,
+    revocations: Revocations,
+    guests: Option<Guests>,
+    clock: Clock,
+}
+
+/// What holds for those without a token.
+struct Guests {
+    grants: Grants,
+    max_rooms: usize,
+    lifetime: Duration,
+    places: Arc<Semaphore>,
+}
+
+impl Authenticator {
+    /// One for a configuration, with the revocations that its file has kept.
+    ///
+    /// # Errors
+    /// The first setting that cannot be.
+    pub fn new(config: &Config) -> Result<Self, ConfigError> {
+        let guests = config.anonymous.as_ref().map(|rules| {
+            let grants = Grants::from_lists(&rules.grants);
+            let grants = grants.map_err(|why| ConfigError::new("anonymous.grants", format!("cannot be: {why}")))?;
+            let places = Arc::new(Semaphore::new(rules.max_connections.min(Semaphore::MAX_PERMITS)));
+            Ok(Guests { grants, max_rooms: rules.max_rooms, lifetime: rules.lifetime, places })
+        });
+        Ok(Self {
+            verifier: Verifier::new(config)?,
+            tickets: Tickets::new(config),
+            revocations: Revocations::new(config)?,
+            guests: guests.transpose()?,
+            clock: config.clock.clone(),
+        })
+    }
+
+    /// Who it is that shows this, on a page of this origin.
+    ///
+    /// # Errors
+    /// The first reason found not to let them in.
+    pub async fn authenticate(&self, credential: &Credential, origin: Option<&str>) -> Result<Identity, TokenError> {
+        let identity = match credential {
+            Credential::Token(token) => self.verifier.verify(token).await?,
+            Credential::Ticket(ticket) => self.tickets.redeem(ticket, origin)?,
+            Credential::Anonymous => self.welcome_guest()?,
+        };
+        self.revocations.check(&identity)?;
+        Ok(identity)
+    }
+
+    fn welcome_guest(&self) -> Result<Identity, TokenError> {
+        let guests = self.guests.as_ref().ok_or(Reason::AnonymousNotAllowed)?;
+        let place = Arc::clone(&guests.places).try_acquire_owned().map_err(|_| Reason::TooManyAnonymous)?;
+        let unverifiable = |why: String| Reason::Unverifiable.because(why);
+        let number = getrandom::u64().map_err(|error| unverifiable(error.to_string()))?;
+        let user: UserId = format!("{ANONYMOUS_PREFIX}{number:016x}").parse().map_err(unverifiable)?;
+        let now = self.clock.unix();
+        Ok(Identity {
+            user,
+            expires_at: now + guests.lifetime,
+            grants: guests.grants.clone(),
+            authority: Authority::Nobody,
+            issued_at: now,
+            handles: None,
+            guest: Some(Box::new(Guest { max_rooms: guests.max_rooms, _place: place })),
+        })
+    }
+
+    /// Who verifies tokens.
+    pub fn verifier(&self) -> &Verifier {
+        &self.verifier
+    }
+
+    /// The tickets that backends have made.
+    pub fn tickets(&self) -> &Tickets {
+        &self.tickets
+    }
+
+    /// What has been revoked.
+    pub fn revocations(&self) -> &Revocations {
+        &self.revocations
+    }
+}

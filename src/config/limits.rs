@@ -1,0 +1,222 @@
+//! How much of everything, and how long.
+
+use std::time::Duration;
+
+use super::ConfigError;
+
+/// No limit in bytes may be larger: a gibibyte.
+const MAX_BYTES: usize = 1024 * 1024 * 1024;
+/// No time limit or interval may be longer: a leap year.
+const MAX_DURATION: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+/// A clock that is further off is no clock (RFC 7519, 4.1.4: "usually no more than a few minutes").
+const MAX_LEEWAY: Duration = Duration::from_secs(60);
+
+/// What is allowed, how much and how long. Each is an option of `wsgate serve` of the same name,
+/// and an environment variable: `max_depth` is `--max-depth` and `WSGATE_MAX_DEPTH`.
+#[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
+#[command(next_help_heading = "Limits")]
+#[allow(clippy::doc_markdown, reason = "the doc comments are also the help of the command line")]
+pub struct Limits {
+    /// Time from accepting a connection to the end of its HTTP request
+    #[arg(long, env = "WSGATE_HANDSHAKE_TIMEOUT", value_parser = humantime::parse_duration, default_value = "10s")]
+    pub handshake_timeout: Duration,
+    /// Bytes of an HTTP request's line and headers, a token in the query included (at least 8192)
+    #[arg(long, env = "WSGATE_MAX_HEAD_BYTES", default_value_t = Self::DEFAULT.max_head_bytes)]
+    pub max_head_bytes: usize,
+    /// Time from the upgrade to the first frame's token; nothing but a token extends it
+    #[arg(long, env = "WSGATE_AUTH_TIMEOUT", value_parser = humantime::parse_duration, default_value = "10s")]
+    pub auth_timeout: Duration,
+    /// Bytes of a token; a first frame may have 512 more
+    #[arg(long, env = "WSGATE_MAX_TOKEN_BYTES", default_value_t = Self::DEFAULT.max_token_bytes)]
+    pub max_token_bytes: usize,
+    /// How far into the future `nbf` may lie, for issuers whose clock is ahead; `exp` is exact
+    #[arg(long, env = "WSGATE_LEEWAY", value_parser = humantime::parse_duration, default_value = "5s")]
+    pub leeway: Duration,
+    /// How long a live connection may go on after its token has ended, to renew it
+    #[arg(long, env = "WSGATE_EXPIRY_GRACE", value_parser = humantime::parse_duration, default_value = "0s")]
+    pub expiry_grace: Duration,
+    /// How long a connection may live, however long its token does; 0s for as long as the token
+    #[arg(long, env = "WSGATE_MAX_LIFETIME", value_parser = humantime::parse_duration, default_value = "0s")]
+    pub max_lifetime: Duration,
+    /// Connections that have not proven who they are yet; more are turned away
+    #[arg(long, env = "WSGATE_MAX_UNAUTHENTICATED", default_value_t = Self::DEFAULT.max_unauthenticated)]
+    pub max_unauthenticated: usize,
+    /// Attempts with forged or senseless tokens from one address within a minute, before it has to wait
+    #[arg(long, env = "WSGATE_MAX_FAILURES", default_value_t = Self::DEFAULT.max_failures)]
+    pub max_failures: u32,
+    /// Tickets that have been made and not used
+    #[arg(long, env = "WSGATE_MAX_TICKETS", default_value_t = Self::DEFAULT.max_tickets)]
+    pub max_tickets: usize,
+    /// Revocations and blocks that are kept
+    #[arg(long, env = "WSGATE_MAX_REVOCATIONS", default_value_t = Self::DEFAULT.max_revocations)]
+    pub max_revocations: usize,
+    /// How long a revocation is kept that does not say; longer than any token lives
+    #[arg(long, env = "WSGATE_REVOCATION_LIFETIME", value_parser = humantime::parse_duration, default_value = "30days")]
+    pub revocation_lifetime: Duration,
+    /// Time for fetching an issuer's keys
+    #[arg(long, env = "WSGATE_KEYS_TIMEOUT", value_parser = humantime::parse_duration, default_value = "5s")]
+    pub keys_timeout: Duration,
+    /// The least time between two fetches of an issuer's keys, however many tokens name unknown ones
+    #[arg(long, env = "WSGATE_KEYS_MIN_INTERVAL", value_parser = humantime::parse_duration, default_value = "5s")]
+    pub keys_min_interval: Duration,
+    /// How long an issuer's keys are used while they cannot be fetched anew
+    #[arg(long, env = "WSGATE_KEYS_MAX_STALE", value_parser = humantime::parse_duration, default_value = "24h")]
+    pub keys_max_stale: Duration,
+    /// How long before a token ends its client is warned; at most half of the time left
+    #[arg(long, env = "WSGATE_EXPIRY_WARNING", value_parser = humantime::parse_duration, default_value = "60s")]
+    pub expiry_warning: Duration,
+    /// Bytes of a client's message
+    #[arg(long, env = "WSGATE_MAX_MESSAGE_BYTES", default_value_t = Self::DEFAULT.max_message_bytes)]
+    pub max_message_bytes: usize,
+    /// Levels of arrays and objects in a message or a body, its `data` included
+    #[arg(long, env = "WSGATE_MAX_DEPTH", default_value_t = Self::DEFAULT.max_depth)]
+    pub max_depth: usize,
+    /// Malformed frames and refused renewals of one connection; the next one closes it
+    #[arg(long, env = "WSGATE_MAX_BAD_FRAMES", default_value_t = Self::DEFAULT.max_bad_frames)]
+    pub max_bad_frames: usize,
+    /// Rooms that one connection may be in, its personal room not counted
+    #[arg(long, env = "WSGATE_MAX_ROOMS", default_value_t = Self::DEFAULT.max_rooms)]
+    pub max_rooms: usize,
+    /// Entries of each list of rooms, users or connections in a publish
+    #[arg(long, env = "WSGATE_MAX_TARGETS", default_value_t = Self::DEFAULT.max_targets)]
+    pub max_targets: usize,
+    /// Bytes that may wait to be written to one connection
+    #[arg(long, env = "WSGATE_MAX_OUTBOX_BYTES", default_value_t = Self::DEFAULT.max_outbox_bytes)]
+    pub max_outbox_bytes: usize,
+    /// Silence of a client after which it is pinged
+    #[arg(long, env = "WSGATE_PING_INTERVAL", value_parser = humantime::parse_duration, default_value = "25s")]
+    pub ping_interval: Duration,
+    /// Silence after a ping after which the client counts as gone
+    #[arg(long, env = "WSGATE_PONG_TIMEOUT", value_parser = humantime::parse_duration, default_value = "10s")]
+    pub pong_timeout: Duration,
+    /// Time that a closed connection has to read its close code and to end TCP
+    #[arg(long, env = "WSGATE_CLOSE_TIMEOUT", value_parser = humantime::parse_duration, default_value = "5s")]
+    pub close_timeout: Duration,
+    /// Bytes that a closed connection may still send, unread, before TCP is ended
+    #[arg(long, env = "WSGATE_MAX_LINGER_BYTES", default_value_t = Self::DEFAULT.max_linger_bytes)]
+    pub max_linger_bytes: usize,
+    /// Bytes of a backend's request body
+    #[arg(long, env = "WSGATE_MAX_BODY_BYTES", default_value_t = Self::DEFAULT.max_body_bytes)]
+    pub max_body_bytes: usize,
+    /// Time for a backend's request body to arrive
+    #[arg(long, env = "WSGATE_BODY_TIMEOUT", value_parser = humantime::parse_duration, default_value = "10s")]
+    pub body_timeout: Duration,
+    /// Members that one look-up of a room lists
+    #[arg(long, env = "WSGATE_MAX_LISTED_MEMBERS", default_value_t = Self::DEFAULT.max_listed_members)]
+    pub max_listed_members: usize,
+    /// Time over which clients are told to spread their return after a shutdown
+    #[arg(long, env = "WSGATE_RETURN_SPREAD", value_parser = humantime::parse_duration, default_value = "5s")]
+    pub return_spread: Duration,
+    /// Time that a shutdown waits for connections to end
+    #[arg(long, env = "WSGATE_DRAIN_TIMEOUT", value_parser = humantime::parse_duration, default_value = "10s")]
+    pub drain_timeout: Duration,
+}
+
+impl Limits {
+    /// What holds where nobody has decided.
+    pub const DEFAULT: Self = Self {
+        handshake_timeout: Duration::from_secs(10),
+        max_head_bytes: 16 * 1024,
+        auth_timeout: Duration::from_secs(10),
+        max_token_bytes: 8 * 1024,
+        leeway: Duration::from_secs(5),
+        expiry_grace: Duration::ZERO,
+        max_lifetime: Duration::ZERO,
+        max_unauthenticated: 10_000,
+        max_failures: 1000,
+        max_tickets: 100_000,
+        max_revocations: 100_000,
+        revocation_lifetime: Duration::from_secs(30 * 24 * 60 * 60),
+        keys_timeout: Duration::from_secs(5),
+        keys_min_interval: Duration::from_secs(5),
+        keys_max_stale: Duration::from_secs(24 * 60 * 60),
+        expiry_warning: Duration::from_secs(60),
+        max_message_bytes: 64 * 1024,
+        max_depth: 64,
+        max_bad_frames: 10,
+        max_rooms: 128,
+        max_targets: 100,
+        max_outbox_bytes: 1024 * 1024,
+        ping_interval: Duration::from_secs(25),
+        pong_timeout: Duration::from_secs(10),
+        close_timeout: Duration::from_secs(5),
+        max_linger_bytes: 16 * 1024 * 1024,
+        max_body_bytes: 256 * 1024,
+        body_timeout: Duration::from_secs(10),
+        max_listed_members: 10_000,
+        return_spread: Duration::from_secs(5),
+        drain_timeout: Duration::from_secs(10),
+    };
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
+impl Limits {
+    /// How long a connection may live, if there is such a limit.
+    pub fn lifetime(&self) -> Option<Duration> {
+        Some(self.max_lifetime).filter(|lifetime| !lifetime.is_zero())
+    }
+
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        // Sums of two of them must not overflow, and none makes sense that is larger.
+        for (setting, value) in [
+            ("max_head_bytes", self.max_head_bytes),
+            ("max_token_bytes", self.max_token_bytes),
+            ("max_message_bytes", self.max_message_bytes),
+            ("max_outbox_bytes", self.max_outbox_bytes),
+            ("max_body_bytes", self.max_body_bytes),
+        ] {
+            if value > MAX_BYTES {
+                return Err(ConfigError::new(setting, format!("must be at most {MAX_BYTES}, not {value}")));
+            }
+        }
+        // hyper's own least.
+        at_least("max_head_bytes", self.max_head_bytes, 8192)?;
+        at_least("max_token_bytes", self.max_token_bytes, 128)?;
+        at_least("max_message_bytes", self.max_message_bytes, self.max_token_bytes)?;
+        at_least("max_depth", self.max_depth, 2)?;
+        at_least("max_body_bytes", self.max_body_bytes, 1024)?;
+        // One event must not overflow an outbox that is empty or holds one other.
+        let largest = self.max_message_bytes.max(self.max_body_bytes);
+        at_least("max_outbox_bytes", self.max_outbox_bytes, 2 * largest + 4096)?;
+
+        let instant = Duration::from_millis(1);
+        between("handshake_timeout", self.handshake_timeout, instant, MAX_DURATION)?;
+        between("auth_timeout", self.auth_timeout, instant, MAX_DURATION)?;
+        between("leeway", self.leeway, Duration::ZERO, MAX_LEEWAY)?;
+        at_least("max_unauthenticated", self.max_unauthenticated, 1)?;
+        between("revocation_lifetime", self.revocation_lifetime, instant, MAX_DURATION)?;
+        between("keys_timeout", self.keys_timeout, instant, MAX_DURATION)?;
+        between("keys_min_interval", self.keys_min_interval, instant, MAX_DURATION)?;
+        between("keys_max_stale", self.keys_max_stale, instant, MAX_DURATION)?;
+        between("expiry_grace", self.expiry_grace, Duration::ZERO, MAX_DURATION)?;
+        between("max_lifetime", self.max_lifetime, Duration::ZERO, MAX_DURATION)?;
+        between("expiry_warning", self.expiry_warning, Duration::ZERO, MAX_DURATION)?;
+        between("ping_interval", self.ping_interval, instant, MAX_DURATION)?;
+        between("pong_timeout", self.pong_timeout, instant, MAX_DURATION)?;
+        between("close_timeout", self.close_timeout, instant, MAX_DURATION)?;
+        between("body_timeout", self.body_timeout, instant, MAX_DURATION)?;
+        between("return_spread", self.return_spread, Duration::ZERO, MAX_DURATION)?;
+        between("drain_timeout", self.drain_timeout, instant, MAX_DURATION)
+    }
+}
+
+fn at_least(setting: &'static str, value: usize, least: usize) -> Result<(), ConfigError> {
+    if value >= least {
+        return Ok(());
+    }
+    Err(ConfigError::new(setting, format!("must be at least {least}, not {value}")))
+}
+
+fn between(setting: &'static str, value: Duration, least: Duration, most: Duration) -> Result<(), ConfigError> {
+    if (least..=most).contains(&value) {
+        return Ok(());
+    }
+    let (least, most) = (humantime::format_duration(least), humantime::format_duration(most));
+    let value = humantime::format_duration(value);
+    Err(ConfigError::new(setting, format!("must be between {least} and {most}, not {value}")))
+}
