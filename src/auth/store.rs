@@ -5,7 +5,7 @@
 
 use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::thread;
+use std::thread::{self, JoinHandle};
 
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use tokio::sync::oneshot;
@@ -15,8 +15,11 @@ const REVOCATIONS: TableDefinition<'_, u64, &str> = TableDefinition::new("revoca
 /// Changes that one commit takes.
 const CHANGES_PER_COMMIT: usize = 1000;
 
-/// A file that changes are written to.
-pub(super) struct Store(Sender<Order>);
+/// A file that changes are written to. It is closed when this has been dropped.
+pub(super) struct Store {
+    orders: Option<Sender<Order>>,
+    writer: Option<JoinHandle<()>>,
+}
 
 /// One change.
 pub(super) enum Change {
@@ -40,8 +43,8 @@ impl Store {
         let entries = read(&database).map_err(failed)?;
         let (sender, orders) = channel();
         let writer = thread::Builder::new().name("revocations".to_owned()).spawn(move || write(&database, &orders));
-        writer.map_err(|error| format!("a thread cannot be started: {error}"))?;
-        Ok((Self(sender), entries))
+        let writer = writer.map_err(|error| format!("a thread cannot be started: {error}"))?;
+        Ok((Self { orders: Some(sender), writer: Some(writer) }, entries))
     }
 
     /// Writes changes, all or none, and waits until they are on the disk.
@@ -51,8 +54,20 @@ impl Store {
     pub(super) async fn commit(&self, changes: Vec<Change>) -> Result<(), String> {
         let (done, committed) = oneshot::channel();
         let gone = || "the thread that writes has ended".to_owned();
-        self.0.send(Order { changes, done }).map_err(|_| gone())?;
+        let orders = self.orders.as_ref().ok_or_else(gone)?;
+        orders.send(Order { changes, done }).map_err(|_| gone())?;
         committed.await.map_err(|_| gone())?
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        drop(self.orders.take());
+        if let Some(writer) = self.writer.take()
+            && writer.join().is_err()
+        {
+            tracing::error!("the thread that writes revocations has panicked");
+        }
     }
 }
 

@@ -28,7 +28,9 @@ pub(super) async fn backchannel(State(door): State<Arc<Door>>, request: Request)
         return problem.retry_after(wait).into_response();
     }
     let body = Limited::new(request.into_body(), door.limits.max_token_bytes + FORM_BYTES).collect().await;
-    let Ok(body) = body.map(http_body_util::Collected::to_bytes) else { return refused("the body is too long or not whole") };
+    let Ok(body) = body.map(http_body_util::Collected::to_bytes) else {
+        return refused("the body is too long or not whole");
+    };
     let mut tokens = form_urlencoded::parse(&body).filter(|(name, _)| name == "logout_token").map(|(_, token)| token);
     let (Some(token), None) = (tokens.next(), tokens.next()) else { return refused("there must be one logout_token") };
     let subject = match door.authenticator.verifier().verify_logout(&token).await {

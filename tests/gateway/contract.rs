@@ -155,7 +155,9 @@ fn every_code_has_a_test() {
         include_str!("connect.rs"),
         include_str!("http.rs"),
         include_str!("liveness.rs"),
+        include_str!("origin.rs"),
         include_str!("renewal.rs"),
+        include_str!("revocation.rs"),
         include_str!("rooms.rs"),
         include_str!("shutdown.rs"),
     ]

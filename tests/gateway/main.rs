@@ -16,17 +16,23 @@ mod support;
 
 mod api; // what a backend can do
 mod architecture; // imports point down; documents keep their promises
+mod attacks; // tokens that must not be accepted, each with its reason
 mod backpressure; // who reads too slowly
 mod bad_input; // what makes no sense, and that nobody else notices
+mod carriers; // where a token may be: headers, query, cookie, ticket
 mod commands; // the binary: serve, dev, token
 mod conformance; // RFC 6455, byte by byte
 mod connect; // proving who one is
 mod contract; // every example of protocol.md
 mod echo; // the echo server for conformance suites
 mod http; // requests that are no upgrades
+mod issuers; // keys that issuers publish
 mod liveness; // peers that fall silent
 mod load; // many publishers at once: order and completeness
+mod origin; // whose pages may connect, and who may try
+mod providers; // tokens as well-known issuers make them
 mod renewal; // tokens that end, and those that replace them
+mod revocation; // tokens, sessions and users that are no longer welcome
 mod rooms; // join, leave, publish: who gets what
 mod shutdown; // the gateway goes down
 mod websocat; // the README's way to try it

@@ -1,7 +1,9 @@
 //! A gateway in one line, and the clients that speak to it.
 
 mod client;
+pub mod issuer;
 mod raw;
+pub mod tokens;
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -71,7 +73,8 @@ impl Server {
         Self::configured(|config| config.workers = NonZeroUsize::new(number).unwrap()).await
     }
 
-    async fn configured(change: impl FnOnce(&mut Config)) -> Self {
+    /// A gateway with another configuration.
+    pub async fn configured(change: impl FnOnce(&mut Config)) -> Self {
         let (clock, time) = Clock::manual();
         let mut config = Config::new(Secret::new(JWT_SECRET), Secret::new(API_KEY));
         config.clock = clock.clone();
@@ -90,6 +93,11 @@ impl Server {
         }));
         let (shutdown, running) = (Some(shutdown), Some(running));
         Self { public, backend, hub, limits, clock, time, shutdown, running }
+    }
+
+    /// The time of day, since the Unix epoch.
+    pub fn unix(&self) -> Duration {
+        self.clock.unix()
     }
 
     /// A token of an hour.

@@ -37,6 +37,24 @@ impl Raw {
         raw
     }
 
+    /// Asks for an upgrade with more headers, and reads the head of the answer.
+    pub async fn ask(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> (Self, String) {
+        let mut raw = Self::open(address).await;
+        let more: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let request = String::from_utf8(upgrade_request(path)).unwrap();
+        let (head, _) = request.split_once("\r\n\r\n").unwrap();
+        raw.send(format!("{head}\r\n{more}\r\n").as_bytes()).await;
+        let head = raw.head().await;
+        (raw, head)
+    }
+
+    /// Upgrades with more headers, and reads the first message.
+    pub async fn first_message(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> String {
+        let (mut raw, head) = Self::ask(address, path, headers).await;
+        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+        raw.text().await
+    }
+
     pub async fn send(&mut self, bytes: &[u8]) {
         within_reason("bytes to be sent", self.stream.write_all(bytes)).await.unwrap();
     }
