@@ -122,7 +122,7 @@ impl Issuer {
 
     /// Whether a token is meant for here.
     fn check_meant(&self, claims: &Claims) -> Result<(), TokenError> {
-        self.check_audience(claims)?;
+        self.check_audience(claims, &self.written.audience_claim)?;
         for (claim, demanded) in &self.written.require {
             let found = claims.at(claim).ok_or_else(|| missing(claim))?;
             let fits = found == demanded || demanded.as_array().is_some_and(|any| any.contains(found));
@@ -135,24 +135,24 @@ impl Issuer {
         Ok(())
     }
 
-    /// Whether a token is this issuer's, and for us.
-    pub(super) fn check_audience(&self, claims: &Claims) -> Result<(), TokenError> {
+    /// Whether a token is this issuer's, and for us by this claim.
+    pub(super) fn check_audience(&self, claims: &Claims, claim: &str) -> Result<(), TokenError> {
         if let Some(name) = self.name()
             && claims.text("iss")? != Some(name)
         {
             return Err(Reason::UnknownIssuer.because(format!("the token's `iss` is not {}", self.title())));
         }
-        let config::Issuer { audience, audience_claim, .. } = &self.written;
+        let audience = &self.written.audience;
         if audience.is_empty() {
             return Ok(());
         }
-        let theirs = audiences(claims, audience_claim)?;
+        let theirs = audiences(claims, claim)?;
         if theirs.iter().any(|one| audience.iter().any(|ours| ours == one)) {
             return Ok(());
         }
         let theirs = theirs.iter().map(|one| format!("\"{}\"", shown(one))).collect::<Vec<_>>().join(", ");
         let ours = audience.iter().map(|one| format!("\"{one}\"")).collect::<Vec<_>>().join(" or ");
-        let detail = format!("the token is for {theirs} by its `{audience_claim}`, and should be for {ours}");
+        let detail = format!("the token is for {theirs} by its `{claim}`, and should be for {ours}");
         Err(Reason::WrongAudience.because(detail))
     }
 

@@ -26,7 +26,7 @@ impl Verifier {
         {
             return Err(Reason::WrongType.because("the token's `typ` is not logout+jwt"));
         }
-        issuer.check_audience(claims)?;
+        issuer.check_audience(claims, "aud")?;
         let now = self.now();
         let issued_at = time(claims, "iat")?.ok_or_else(|| missing("iat"))?;
         if time(claims, "exp")?.ok_or_else(|| missing("exp"))? <= now {

@@ -42,7 +42,10 @@ impl Store {
         let database = Database::create(path).map_err(|error| failed(error.into()))?;
         let entries = read(&database).map_err(failed)?;
         let (sender, orders) = channel();
-        let writer = thread::Builder::new().name("revocations".to_owned()).spawn(move || write(&database, &orders));
+        let writer = thread::Builder::new().name("revocations".to_owned()).spawn({
+            let path = path.to_owned();
+            move || write(&path, database, &orders)
+        });
         let writer = writer.map_err(|error| format!("a thread cannot be started: {error}"))?;
         Ok((Self { orders: Some(sender), writer: Some(writer) }, entries))
     }
@@ -86,10 +89,22 @@ fn read(database: &Database) -> Result<Vec<(u64, String)>, redb::Error> {
     Ok(entries)
 }
 
-fn write(database: &Database, orders: &Receiver<Order>) {
+fn write(path: &Path, database: Database, orders: &Receiver<Order>) {
+    let mut database = Some(database);
     while let Ok(first) = orders.recv() {
         let batch: Vec<Order> = std::iter::once(first).chain(orders.try_iter().take(CHANGES_PER_COMMIT)).collect();
-        let result = apply(database, &batch).map_err(|error| error.to_string());
+        let result = match &database {
+            Some(database) => apply(database, &batch),
+            // Opening it anew finds what was committed last.
+            None => Database::create(path)
+                .map_err(redb::Error::from)
+                .and_then(|opened| apply(database.insert(opened), &batch)),
+        };
+        if result.is_err() {
+            // After an error of the disk it takes no more: closed now, it is opened for the next order.
+            database = None;
+        }
+        let result = result.map_err(|error| error.to_string());
         for order in batch {
             // Whoever asked may have gone; the change is made all the same.
             let _asked_no_more = order.done.send(result.clone());

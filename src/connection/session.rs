@@ -451,7 +451,7 @@ impl Session {
 
     fn plan_look(&mut self) {
         let now = self.door.clock.unix();
-        let next = self.warn_at.unwrap_or_else(|| self.ends_at());
+        let next = self.warn_at.unwrap_or(Duration::MAX).min(self.ends_at());
         self.look_at = self.door.clock.now() + next.saturating_sub(now).min(LOOK_INTERVAL);
     }
 

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child, Command};
 
+use crate::support::tokens::TempFile;
 use crate::support::{API_KEY, Client, JWT_SECRET, within_reason};
 
 /// The binary with nothing of this environment that it would heed.
@@ -146,6 +147,227 @@ async fn the_token_command_refuses_what_would_be_refused_later() {
     }
     let (succeeded, _, error) = output(wsgate(&["token", "--sub", "a"])).await;
     assert!(!succeeded && error.contains("WSGATE_JWT_SECRET"), "{error}");
+}
+
+/// `wsgate token check` under a configuration: whether it accepts, and what it says.
+async fn check(token: &str, config: &TempFile) -> (bool, String) {
+    let mut command = wsgate(&["token", "check", token, "--config", config.0.to_str().unwrap()]);
+    command.env("WSGATE_API_KEY", API_KEY).env("OLD", "a-secret-that-is-being-replaced-by-now");
+    let (accepted, said, error) = output(command).await;
+    (accepted, said + &error)
+}
+
+#[tokio::test]
+async fn a_key_that_is_made_here_signs_tokens_that_are_accepted_and_explained() {
+    for algorithm in ["ES256", "ES384", "EdDSA", "RS256"] {
+        let (succeeded, pem, error) = output(wsgate(&["token", "key", algorithm])).await;
+        assert!(succeeded && pem.contains("BEGIN PRIVATE KEY"), "{error}");
+        let key = TempFile::new("key.pem", &pem);
+        let path = key.0.to_str().unwrap();
+        let (_, jwks, _) = output(wsgate(&["token", "jwks", path])).await;
+        assert!(!jwks.contains("\"d\"") && jwks.contains("\"kid\""), "nothing private: {jwks}");
+        let jwks = TempFile::new("jwks.json", &jwks);
+        let file = format!(
+            "[[issuers]]\nissuer = \"https://login.example\"\naudience = \"chat\"\nkeys = [{{ jwks_file = {:?} }}]\n",
+            jwks.0.to_str().unwrap()
+        );
+        let config = TempFile::new("wsgate.toml", &file);
+        let sign = |more: &[&str]| {
+            let mut arguments =
+                vec!["token", "--sub", "alice", "--key", path, "--claim", r#"iss="https://login.example""#];
+            arguments.extend(more);
+            output(wsgate(&arguments))
+        };
+        let (_, good, error) = sign(&["--claim", r#"aud=["chat"]"#, "--grant", "chat:*=join"]).await;
+        let (accepted, said) = check(good.trim(), &config).await;
+        assert!(accepted, "{error}{said}");
+        for part in ["Accepted: user alice", "chat:*", "\"https://login.example\"", algorithm, "exp     20"] {
+            assert!(said.contains(part), "{part}: {said}");
+        }
+        let (_, foreign, _) = sign(&["--claim", r#"aud="other""#]).await;
+        let (accepted, said) = check(foreign.trim(), &config).await;
+        assert!(!accepted && said.contains("Refused: wrong_audience"), "{said}");
+        for part in ["is for \"other\"", "should be for \"chat\"", "A client is told", "`audience`"] {
+            assert!(said.contains(part), "{part}: {said}");
+        }
+        let (accepted, said) = check(&good.trim()[..good.len() - 10], &config).await;
+        assert!(!accepted && (said.contains("bad_signature") || said.contains("malformed")), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn a_secret_that_is_being_replaced_counts_until_its_date() {
+    let file = |until: &str| {
+        let keys = format!("{{ secret = \"{JWT_SECRET}\" }}, {{ secret_env = \"OLD\", until = {until} }}");
+        TempFile::new("wsgate.toml", &format!("[[issuers]]\nkeys = [{keys}]\n"))
+    };
+    let sign = |secret: &'static str| {
+        let mut command = wsgate(&["token", "--sub", "alice"]);
+        command.env("WSGATE_JWT_SECRET", secret);
+        output(command)
+    };
+    let (new, old) = (sign(JWT_SECRET).await.1, sign("a-secret-that-is-being-replaced-by-now").await.1);
+    let config = file("2100-01-01T00:00:00Z");
+    for token in [&new, &old] {
+        let (accepted, said) = check(token.trim(), &config).await;
+        assert!(accepted, "{said}");
+    }
+    let config = file("2020-01-01T00:00:00Z");
+    assert!(check(new.trim(), &config).await.0);
+    let (accepted, said) = check(old.trim(), &config).await;
+    assert!(!accepted && said.contains("bad_signature"), "{said}");
+}
+
+#[tokio::test]
+async fn serve_refuses_keys_that_cannot_be_and_names_their_place() {
+    let (_, private, _) = output(wsgate(&["token", "key", "ES256"])).await;
+    let private = TempFile::new("private.pem", &private);
+    let nothing = TempFile::new("nothing.pem", "nothing");
+    let private = private.0.to_str().unwrap();
+    for (text, named) in [
+        ("issuer = \"a\"".to_owned(), "issuers[0] has no keys"),
+        ("keys = [{ secret = \"short\" }]".to_owned(), "at least 32 bytes"),
+        (format!("keys = [{{ secret = \"{JWT_SECRET}\", algorithm = \"HS512\" }}]"), "at least 64 bytes"),
+        ("keys = [{ secret = \"super-secret-jwt-token-with-at-least-32-characters-long\" }]".to_owned(), "well-known"),
+        (format!("keys = [{{ secret = \"{}\" }}]", "x".repeat(40)), "well-known"),
+        ("keys = [{ secret_env = \"NOT_SET\" }]".to_owned(), "NOT_SET"),
+        ("keys = [{}]".to_owned(), "needs one of"),
+        (format!("keys = [{{ secret = \"{JWT_SECRET}\", secret_env = \"X\" }}]"), "needs one of"),
+        ("keys = [{ secret_file = \"/nowhere\" }]".to_owned(), "/nowhere"),
+        (format!("keys = [{{ public_key_file = {private:?} }}]"), "private key"),
+        (format!("keys = [{{ public_key_file = {:?} }}]", nothing.0.to_str().unwrap()), "not a public key"),
+        (format!("keys = [{{ jwks_file = {:?} }}]", nothing.0.to_str().unwrap()), "not a set of keys"),
+        ("jwks_url = \"http://login.example/keys\"".to_owned(), "https://"),
+        ("jwks_url = \"keys\"".to_owned(), "jwks_url"),
+        ("issuer = \"http://login.example\"\ndiscover = true".to_owned(), "https://"),
+        (format!("algorithms = [\"RS256\"]\nkeys = [{{ secret = \"{JWT_SECRET}\" }}]"), "cannot be used for RS256"),
+        (format!("grants = {{ \"*\" = [\"jion\"] }}\nkeys = [{{ secret = \"{JWT_SECRET}\" }}]"), "jion"),
+        (format!("user_prefix = \"anonymous:\"\nkeys = [{{ secret = \"{JWT_SECRET}\" }}]"), "user_prefix"),
+        ("key = []".to_owned(), "unknown field `key`"),
+    ] {
+        let config = TempFile::new("wsgate.toml", &format!("[[issuers]]\n{text}\n"));
+        let mut command = wsgate(&["serve", "--config", config.0.to_str().unwrap()]);
+        command.args(ANYWHERE).env("WSGATE_API_KEY", API_KEY);
+        let (succeeded, _, error) = output(command).await;
+        assert!(!succeeded && error.contains(named), "{text}: {error}");
+        assert!(!error.contains(JWT_SECRET), "{error}");
+    }
+    for (argument, named) in [
+        ("--cookie=session", "--allow-origin"),
+        ("--allow-origin=example.com", "is not an origin"),
+        ("--trusted-proxy=everybody", "10.0.0.0/8"),
+        ("--config=/nowhere.toml", "/nowhere.toml"),
+        ("--state-file=/nowhere/state", "/nowhere/state"),
+        ("--leeway=1h", "leeway"),
+    ] {
+        let mut command = wsgate(&["serve", argument]);
+        command.args(ANYWHERE).env("WSGATE_JWT_SECRET", JWT_SECRET).env("WSGATE_API_KEY", API_KEY);
+        let (succeeded, _, error) = output(command).await;
+        assert!(!succeeded && error.contains(named), "{argument}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn a_gateway_that_is_killed_has_lost_no_revocation_that_it_acknowledged() {
+    let file = TempFile::new("state", "");
+    let serve = || {
+        let mut command = wsgate(&["serve", "--state-file", file.0.to_str().unwrap()]);
+        command.args(ANYWHERE).env("WSGATE_JWT_SECRET", JWT_SECRET).env("WSGATE_API_KEY", API_KEY);
+        Running::start(command)
+    };
+    let http = reqwest::Client::new();
+    let mut acknowledged = std::collections::BTreeSet::new();
+    for round in 0..3 {
+        let mut running = serve().await;
+        let url = format!("http://{}/v1/revocations", running.backend);
+        // Killed while many are on their way: each is either acknowledged, or may be lost.
+        let mut asked = tokio::task::JoinSet::new();
+        for number in 0..50 {
+            let jti = format!("{round}-{number}");
+            let request = http.post(&url).bearer_auth(API_KEY).body(json!({ "jti": jti }).to_string());
+            asked.spawn(async move {
+                let answer = request.send().await.ok()?.json::<Value>().await.ok()?;
+                (answer["jti"] == jti.as_str() && answer["kept"] == true).then_some(jti)
+            });
+        }
+        while let Some(answer) = asked.join_next().await {
+            acknowledged.extend(answer.unwrap());
+            if acknowledged.len() == 20 * (round + 1) {
+                running.child.start_kill().unwrap();
+            }
+        }
+        within_reason("the end", running.child.wait()).await.unwrap();
+    }
+    assert!(acknowledged.len() >= 60, "{}", acknowledged.len());
+    let running = serve().await;
+    let url = format!("http://{}/v1/revocations", running.backend);
+    let list: Value = http.get(url).bearer_auth(API_KEY).send().await.unwrap().json().await.unwrap();
+    let kept: std::collections::BTreeSet<String> =
+        list["revocations"].as_array().unwrap().iter().map(|entry| entry["jti"].as_str().unwrap().to_owned()).collect();
+    assert!(acknowledged.is_subset(&kept), "lost: {:?}", acknowledged.difference(&kept));
+    running.terminate().await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_stored_is_not_done_and_nothing_that_was_is_lost() {
+    let file = TempFile::new("state", "");
+    let serve = |script: &str| {
+        let mut command = Command::new("sh");
+        command.args([
+            "-c",
+            script,
+            "sh",
+            env!("CARGO_BIN_EXE_wsgate"),
+            "serve",
+            "--state-file",
+            file.0.to_str().unwrap(),
+        ]);
+        command.args(ANYWHERE).env_clear().env("WSGATE_JWT_SECRET", JWT_SECRET).env("WSGATE_API_KEY", API_KEY);
+        command.stdin(Stdio::null()).kill_on_drop(true);
+        Running::start(command)
+    };
+    // A file may grow to 4 MiB and no further: the disk is as good as full.
+    let running = serve("trap '' XFSZ; ulimit -f 8192; exec \"$@\"").await;
+    let http = reqwest::Client::new();
+    let revoke = async |backend: &str, jti: &str| {
+        let request = http.post(format!("http://{backend}/v1/revocations")).bearer_auth(API_KEY);
+        let answer = request.body(json!({ "jti": jti }).to_string()).send().await.unwrap();
+        (answer.status().as_u16(), answer.json::<Value>().await.unwrap())
+    };
+    let mut kept = Vec::new();
+    let refused = loop {
+        let jti = format!("{}{}", "x".repeat(500), kept.len());
+        let mut asked = tokio::task::JoinSet::new();
+        let jtis: Vec<String> = (0..100).map(|number| format!("{jti}-{number}")).collect();
+        for jti in jtis {
+            let (http, url) = (http.clone(), format!("http://{}/v1/revocations", running.backend));
+            asked.spawn(async move {
+                let request = http.post(url).bearer_auth(API_KEY).body(json!({ "jti": jti }).to_string());
+                let answer = request.send().await.unwrap();
+                (jti, answer.status().as_u16(), answer.json::<Value>().await.unwrap())
+            });
+        }
+        let mut refused = None;
+        while let Some(answer) = asked.join_next().await {
+            let (jti, status, answer) = answer.unwrap();
+            if status == 200 { kept.push(jti) } else { refused = Some(answer) }
+        }
+        if let Some(refused) = refused {
+            break refused;
+        }
+        assert!(kept.len() < 50_000, "the disk never was full");
+    };
+    assert_eq!(refused["code"], "not_stored", "{refused}");
+    running.terminate().await;
+    let running = serve("exec \"$@\"").await;
+    assert_eq!(revoke(&running.backend, "one more").await.0, 200);
+    let list =
+        http.get(format!("http://{}/v1/revocations", running.backend)).bearer_auth(API_KEY).send().await.unwrap();
+    let list: Value = list.json().await.unwrap();
+    let listed: std::collections::HashSet<&str> =
+        list["revocations"].as_array().unwrap().iter().map(|entry| entry["jti"].as_str().unwrap()).collect();
+    assert!(kept.iter().all(|jti| listed.contains(jti.as_str())), "{} of {}", listed.len(), kept.len());
+    running.terminate().await;
 }
 
 #[tokio::test]

@@ -74,6 +74,9 @@ async fn an_address_whose_tokens_are_refused_too_often_waits_and_others_do_not()
     let path = format!("/ws?token={}", server.token("alice", json!({})));
     let (_, head) = Raw::ask(server.public, &path, &forwarded("192.0.2.1")).await;
     assert!(head.starts_with("HTTP/1.1 429 ") && head.to_lowercase().contains("retry-after: 61\r\n"), "{head}");
+    let url = format!("http://{}{path}", server.public);
+    let answer = reqwest::Client::new().get(url).header("x-forwarded-for", "192.0.2.1").send().await.unwrap();
+    assert_eq!(answer.json::<serde_json::Value>().await.unwrap()["code"], "too_many_attempts");
     let first = Raw::first_message(server.public, &path, &forwarded("192.0.2.2")).await;
     assert!(first.contains("welcome"), "{first}");
     server.pass(Duration::from_secs(60));
@@ -83,7 +86,7 @@ async fn an_address_whose_tokens_are_refused_too_often_waits_and_others_do_not()
     let url = format!("http://{}/metrics", server.backend);
     let text = reqwest::get(url).await.unwrap().text().await.unwrap();
     assert!(text.contains("wsgate_refusals_total{reason=\"malformed\"} 3"), "{text}");
-    assert!(text.contains("wsgate_refusals_total{reason=\"too_many_attempts\"} 1"), "{text}");
+    assert!(text.contains("wsgate_refusals_total{reason=\"too_many_attempts\"} 2"), "{text}");
     assert!(text.contains("wsgate_authentications_total 2"), "{text}");
 }
 

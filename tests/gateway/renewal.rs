@@ -1,7 +1,11 @@
 use std::time::Duration;
 
 use serde_json::json;
+use wsgate::Secret;
+use wsgate::config::Issuer;
 
+use crate::support::issuer::{Answer, PublishedKeys};
+use crate::support::tokens::Key;
 use crate::support::{Client, Server};
 
 async fn renew(client: &mut Client, token: &str) -> serde_json::Value {
@@ -168,4 +172,101 @@ async fn nothing_is_acted_on_after_the_end() {
         }
     }
     bob.hears_nothing().await;
+}
+
+#[tokio::test]
+async fn within_the_grace_period_a_connection_goes_on_and_can_be_renewed_and_after_it_ends() {
+    let server = Server::with(|limits| limits.expiry_grace = Duration::from_secs(5)).await;
+    let token = server.token_for("alice", json!({}), Duration::from_secs(10));
+    let (mut alice, mut late) =
+        (server.dial(&format!("?token={token}")).await, server.dial(&format!("?token={token}")).await);
+    assert_eq!((&alice.receive().await["type"], &late.receive().await["type"]), (&json!("welcome"), &json!("welcome")));
+    server.pass(Duration::from_secs(6));
+    for client in [&mut alice, &mut late] {
+        assert_eq!(client.receive().await["type"], "expiring");
+    }
+    server.pass(Duration::from_secs(6));
+    assert_eq!(server.dial(&format!("?token={token}")).await.closed().await.0, 4401, "no grace for who comes late");
+    assert_eq!(renew(&mut alice, &server.token("alice", json!({}))).await["ok"], true);
+    late.hears_nothing().await;
+    server.pass(Duration::from_secs(4));
+    assert_eq!(late.closed().await.0, 4401);
+    alice.hears_nothing().await;
+}
+
+#[tokio::test]
+async fn a_connection_lives_no_longer_than_one_may_whatever_its_tokens_say() {
+    let server = Server::with(|limits| limits.max_lifetime = Duration::from_secs(20)).await;
+    let mut alice = server.connect("alice", json!({})).await;
+    server.pass(Duration::from_secs(19));
+    assert_eq!(renew(&mut alice, &server.token("alice", json!({}))).await["expires_in"], 3600);
+    server.pass(Duration::from_secs(1));
+    assert_eq!(alice.closed().await.0, 4505);
+}
+
+#[tokio::test]
+async fn a_token_of_another_issuer_is_no_renewal_even_for_the_same_user() {
+    let issuer =
+        |name: &str, secret: &str| Issuer { issuer: Some(name.to_owned()), ..Issuer::with_secret(Secret::new(secret)) };
+    let (one, other) = ("a-secret-of-the-first-issuer-for-tests", "a-secret-of-the-other-issuer-for-tests");
+    let server = Server::configured(|config| config.issuers = vec![issuer("one", one), issuer("other", other)]).await;
+    let token = |name: &str, secret: &str| {
+        let key = Key { algorithm: jsonwebtoken::Algorithm::HS256, private: secret.to_owned() };
+        key.sign(None, &json!({"iss": name, "sub": "alice", "exp": server.unix().as_secs() + 60}))
+    };
+    let mut alice = server.dial(&format!("?token={}", token("one", one))).await;
+    assert_eq!(alice.receive().await["type"], "welcome");
+    assert_eq!(renew(&mut alice, &token("other", other)).await["code"], "wrong_user");
+    assert_eq!(renew(&mut alice, &token("other", one)).await["code"], "token_refused");
+    assert_eq!(renew(&mut alice, &token("one", one)).await["ok"], true);
+}
+
+#[tokio::test]
+async fn what_is_asked_after_a_renewal_is_answered_after_it_however_long_that_takes() {
+    // A public key's signature is checked elsewhere: meanwhile nothing else is heard.
+    let key = Key::new(jsonwebtoken::Algorithm::ES256);
+    let keys = PublishedKeys::start(vec![key.jwk("1")]).await;
+    let issuer = Issuer { issuer: Some(keys.url()), jwks_url: Some(keys.jwks_url()), ..Issuer::default() };
+    let server = Server::configured(|config| config.issuers = vec![issuer]).await;
+    keys.asked_at_least(1).await;
+    let token = |grants: serde_json::Value| {
+        let exp = server.unix().as_secs() + 60;
+        key.sign(Some("1"), &json!({"iss": keys.url(), "sub": "alice", "exp": exp, "grants": grants}))
+    };
+    let mut alice = server.dial(&format!("?token={}", token(json!({})))).await;
+    assert_eq!(alice.receive().await["type"], "welcome");
+    for round in 0..20 {
+        let room = format!("room {round}");
+        let renewal = json!({"type": "auth", "token": token(json!({&room: ["join"]})), "id": "renewal"});
+        alice.send(&renewal.to_string()).await;
+        alice.send(&json!({"type": "join", "room": room, "id": "join"}).to_string()).await;
+        assert_eq!((&alice.receive().await["id"], &alice.receive().await["room"]), (&json!("renewal"), &json!(room)));
+    }
+}
+
+#[tokio::test]
+async fn a_token_that_ends_while_its_renewal_is_looked_into_has_ended() {
+    let key = Key::new(jsonwebtoken::Algorithm::ES256);
+    let keys = PublishedKeys::start(vec![key.jwk("1")]).await;
+    let named = Issuer { issuer: Some(keys.url()), jwks_url: Some(keys.jwks_url()), ..Issuer::default() };
+    let server = Server::configured(|config| config.issuers.push(named)).await;
+    keys.asked_at_least(1).await;
+    let token = server.token_for("alice", json!({}), Duration::from_secs(2));
+    let mut alice = server.dial(&format!("?token={token}")).await;
+    assert_eq!(alice.receive().await["type"], "welcome");
+    // Its key is unknown, and is looked for at an issuer that does not answer.
+    keys.answers(Answer::Silence);
+    let unknown = key.sign(Some("2"), &json!({"iss": keys.url(), "sub": "alice", "exp": server.unix().as_secs() + 60}));
+    alice.send(&json!({"type": "auth", "token": unknown, "id": 1}).to_string()).await;
+    alice.send(&json!({"type": "ping", "id": 2}).to_string()).await;
+    // An event comes all the same.
+    server.publish(json!({"to": {"user": "alice"}, "event": "meanwhile"})).await;
+    assert_eq!(alice.event().await, "meanwhile");
+    server.pass(Duration::from_secs(3));
+    let mut last = alice.receive().await;
+    if last["type"] == "expiring" {
+        last = alice.receive().await;
+    }
+    assert_eq!(last["code"], 4401, "{last}");
+    assert_eq!(alice.next().await.unwrap_err().0, 4401);
 }
