@@ -33,6 +33,7 @@ use crate::protocol::{Close, CloseCode, ErrorCode, Problem};
 
 pub(crate) use credential::Peer;
 use credential::Visitor;
+pub(crate) use handshake::read_head;
 pub use handshake::{Handshake, Place};
 use life::Life;
 use session::Arrival;

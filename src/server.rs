@@ -27,7 +27,7 @@ use crate::api::{self, Api};
 use crate::auth::{Attempts, Authenticator};
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError, Limits};
-use crate::connection::{self, Door, GOODBYES_AT_ONCE, Handshake, Peer, Place, Rules};
+use crate::connection::{self, Door, GOODBYES_AT_ONCE, Handshake, Peer, Place, Rules, read_head};
 use crate::hub::{Flusher, Hub};
 use crate::metrics::Metrics;
 
@@ -219,8 +219,8 @@ pub async fn run(listeners: Listeners, config: Config, shutdown: impl Future<Out
 pub struct Http {
     routes: Router,
     protocol: http1::Builder,
-    /// The time for everything up to the answer, on connections that serve one request only.
-    limit: Option<Duration>,
+    /// On connections that serve one request only.
+    limit: Option<Limit>,
     /// Places for connections that have not proven who they are.
     places: Option<Arc<Semaphore>>,
     clock: Clock,
@@ -232,7 +232,8 @@ impl Http {
         let mut protocol = http1::Builder::new();
         protocol.max_buf_size(limits.max_head_bytes);
         let routes = routes.layer(map_response(close_unless_upgraded));
-        Self { routes, protocol, limit: Some(limits.handshake_timeout), places: None, clock }
+        let limit = Limit { time: limits.handshake_timeout, head_bytes: limits.max_head_bytes };
+        Self { routes, protocol, limit: Some(limit), places: None, clock }
     }
 
     /// For backends: connections are kept.
@@ -254,38 +255,59 @@ impl Http {
     }
 
     async fn serve(self, stream: TcpStream, peer: SocketAddr, place: Place, stopping: CancellationToken) {
+        let (limit, clock) = (self.limit, self.clock.clone());
+        let served = async {
+            let mut early = Vec::new();
+            if let Some(Limit { head_bytes, .. }) = limit {
+                tokio::select! {
+                    head = read_head(&stream, head_bytes) => match head {
+                        Ok(head) => early = head,
+                        Err(error) => return tracing::debug!(%error, "a connection broke before its request"),
+                    },
+                    () = stopping.cancelled() => return,
+                }
+            }
+            let stream = Handshake::new(stream, early, place);
+            // In a box: what waits for its request is to take no room for the answer.
+            if let Err(error) = Box::pin(self.answer(stream, peer, stopping)).await {
+                tracing::debug!(%error, "an HTTP connection failed");
+            }
+        };
+        match limit {
+            Some(limit) => {
+                if clock.timeout(limit.time, served).await.is_none() {
+                    tracing::debug!("an HTTP request did not arrive in time");
+                }
+            }
+            None => served.await,
+        }
+    }
+
+    async fn answer(self, stream: Handshake, peer: SocketAddr, stopping: CancellationToken) -> hyper::Result<()> {
         let routes = self.routes;
         // An axum router is always ready: its `call` needs no `poll_ready` before it.
         let service = service_fn(move |mut request: hyper::Request<Incoming>| {
             request.extensions_mut().insert(Peer(peer));
             routes.clone().call(request)
         });
-        let served = async {
-            // hyper takes 8 KiB as soon as it waits: whoever sends nothing is to cost next to nothing.
-            tokio::select! {
-                ready = stream.readable() => if ready.is_err() { return Ok(()) },
-                () = stopping.cancelled() => return Ok(()),
+        let mut connection = pin!(self.protocol.serve_connection(stream, service).with_upgrades());
+        tokio::select! {
+            served = connection.as_mut() => served,
+            () = stopping.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
             }
-            let connection = self.protocol.serve_connection(Handshake::new(stream, place), service).with_upgrades();
-            let mut connection = pin!(connection);
-            tokio::select! {
-                served = connection.as_mut() => served,
-                () = stopping.cancelled() => {
-                    connection.as_mut().graceful_shutdown();
-                    connection.await
-                }
-            }
-        };
-        let served = match self.limit {
-            Some(limit) => self.clock.timeout(limit, served).await,
-            None => Some(served.await),
-        };
-        match served {
-            Some(Ok(())) => {}
-            Some(Err(error)) => tracing::debug!(%error, "an HTTP connection failed"),
-            None => tracing::debug!("an HTTP request did not arrive in time"),
         }
     }
+}
+
+/// What a connection may take that serves one request only.
+#[derive(Debug, Clone, Copy)]
+struct Limit {
+    /// For everything up to the answer.
+    time: Duration,
+    /// For the request line and headers.
+    head_bytes: usize,
 }
 
 /// Ends a connection after its answer. hyper's own switch for this would also write

@@ -31,6 +31,8 @@ const SECRET: &str = "a-secret-for-tests-that-is-long-enough";
 /// What an idle connection may take on the heap, its share of all tables included. Beside it the
 /// kernel and the allocator have their own.
 const IDLE_BYTES: u64 = 1720;
+/// What a connection may take that has not proven who it is, beside what it has sent.
+const STRANGER_BYTES: u64 = 4096;
 /// What an event may allocate on its way from one client to a room, however many are in it.
 const BLOCKS_PER_EVENT: u64 = 14;
 
@@ -74,6 +76,19 @@ impl Client {
             kept.extend_from_slice(&space[..count]);
             kept.drain(..kept.len().saturating_sub(200));
         }
+    }
+}
+
+/// The heap once nothing has happened for a while.
+fn steady_heap() -> u64 {
+    let mut last = heap();
+    loop {
+        thread::sleep(Duration::from_millis(100));
+        let now = heap();
+        if now == last {
+            return now;
+        }
+        last = now;
     }
 }
 
@@ -130,8 +145,38 @@ fn an_idle_connection_is_small_and_an_event_allocates_the_same_for_few_and_for_m
     assert!(many <= few + 8, "{many} allocations for an event to {COUNT}, {few} to 10: none may be per delivery");
 
     drop(clients);
+    unauthenticated_connections_are_small(public);
     stop.send(()).unwrap();
     gateway.join().unwrap();
+}
+
+/// Whatever a stranger does, short of proving who it is: it is bounded in number, and each by this.
+fn unauthenticated_connections_are_small(public: SocketAddr) {
+    const STRANGERS: usize = 100;
+    let head = "GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    // A masked text frame that says it has as many bytes as a token may have, and a part of them.
+    let begun = |bytes: usize| [&[0x81, 0xFE, 0x20, 0x00, 0, 0, 0, 0][..], &vec![b'x'; bytes]].concat();
+    for (what, sent, upgraded) in [
+        ("says nothing", Vec::new(), false),
+        ("has begun its request", head.as_bytes()[..60].to_vec(), false),
+        ("is upgraded", head.as_bytes().to_vec(), true),
+        ("is upgraded and has begun a frame", [head.as_bytes(), &begun(0)].concat(), true),
+        ("is upgraded and has sent half a token", [head.as_bytes(), &begun(4000)].concat(), true),
+    ] {
+        let before = steady_heap();
+        let strangers: Vec<TcpStream> = (0..STRANGERS).map(|_| TcpStream::connect(public).unwrap()).collect();
+        let own = (STRANGERS * size_of::<TcpStream>()) as u64;
+        for mut stranger in &strangers {
+            stranger.write_all(&sent).unwrap();
+            if upgraded {
+                let mut answer = [0; 129];
+                stranger.read_exact(&mut answer).unwrap();
+            }
+        }
+        let each = (steady_heap() - before - own) / STRANGERS as u64;
+        assert!(each <= STRANGER_BYTES + sent.len() as u64 * 2, "who {what} takes {each} bytes");
+    }
 }
 
 /// The allocations of the gateway while events go to a room, each after the one before has arrived.

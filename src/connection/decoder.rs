@@ -30,22 +30,14 @@ pub(super) struct Decoder {
 impl Decoder {
     /// A decoder of messages of so many bytes at most.
     pub(super) fn lend(max_message_bytes: usize) -> Box<Self> {
-        let mut decoder = SPARE.take().unwrap_or_else(|| Self::new(Vec::new()));
+        let mut decoder = SPARE.take().unwrap_or_else(Self::new);
         decoder.set_max_message_bytes(max_message_bytes);
         decoder
     }
 
-    /// A decoder that begins with bytes that have been read already.
-    pub(super) fn with(read_ahead: &[u8], max_message_bytes: usize) -> Box<Self> {
-        let mut decoder = Self::new(read_ahead.to_vec());
-        decoder.boundary.pass(read_ahead);
-        decoder.set_max_message_bytes(max_message_bytes);
-        decoder
-    }
-
-    fn new(read_ahead: Vec<u8>) -> Box<Self> {
+    fn new() -> Box<Self> {
         let config = WebSocketConfig::default().read_buffer_size(READ_BUFFER_BYTES).write_buffer_size(0);
-        let codec = WebSocketContext::from_partially_read(read_ahead, Role::Server, Some(config));
+        let codec = WebSocketContext::new(Role::Server, Some(config));
         Box::new(Self { codec, boundary: Boundary::default() })
     }
 

@@ -126,14 +126,18 @@ async fn prove(
         Ok(Some(credential)) => (credential, None),
         Ok(None) => {
             socket.set_max_message_bytes(door.limits.max_token_bytes + AUTH_FRAME_BYTES);
+            socket.set_patience(true);
             let first = first_message(socket, door).await?;
             socket.set_max_message_bytes(door.limits.max_message_bytes);
+            socket.set_patience(false);
             let credential = credential_in(door, text_of(&first)?, visitor)?;
             (credential, Some(first))
         }
         Err(error) => return Err(door.refuse(&error, Some(visitor)).into()),
     };
-    let proof = socket.meanwhile(door.authenticator.authenticate(&credential, visitor.origin.as_deref())).await?;
+    // In a box: what waits for its first frame is to take no room for this.
+    let authenticating = Box::pin(door.authenticator.authenticate(&credential, visitor.origin.as_deref()));
+    let proof = socket.meanwhile(authenticating).await?;
     match proof {
         Ok(identity) => {
             door.metrics.accept();

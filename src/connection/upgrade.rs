@@ -109,8 +109,9 @@ fn open(upgraded: Upgraded, limits: Arc<Limits>, clock: Clock) -> Option<(Box<So
         tracing::error!("an upgraded connection is not the TCP stream that it was");
         return None;
     };
-    let (stream, answer, place) = parts.io.into_parts();
-    let socket = Box::new(Socket::new(stream, &parts.read_buf, limits, clock));
+    let (stream, early, answer, place) = parts.io.into_parts();
+    let read_ahead = [parts.read_buf, early].concat();
+    let socket = Box::new(Socket::new(stream, &read_ahead, limits, clock));
     socket.outbox().push(Frame::whole(answer.into()));
     Some((socket, place))
 }

@@ -326,8 +326,8 @@ async fn what_cannot_be_stored_is_not_done_and_nothing_that_was_is_lost() {
         command.stdin(Stdio::null()).kill_on_drop(true);
         Running::start(command)
     };
-    // A file may grow to 4 MiB and no further: the disk is as good as full.
-    let running = serve("trap '' XFSZ; ulimit -f 8192; exec \"$@\"").await;
+    // A file may grow to 2 MiB and no further: the disk is as good as full.
+    let running = serve("trap '' XFSZ; ulimit -f 4096; exec \"$@\"").await;
     let http = reqwest::Client::new();
     let revoke = async |backend: &str, jti: &str| {
         let request = http.post(format!("http://{backend}/v1/revocations")).bearer_auth(API_KEY);

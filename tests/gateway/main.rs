@@ -35,4 +35,5 @@ mod renewal; // tokens that end, and those that replace them
 mod revocation; // tokens, sessions and users that are no longer welcome
 mod rooms; // join, leave, publish: who gets what
 mod shutdown; // the gateway goes down
+mod tampering; // no change of a valid token is accepted
 mod websocat; // the README's way to try it

@@ -13,6 +13,7 @@ fn secret() -> Key {
 }
 
 /// A token of an hour with more claims.
+#[allow(clippy::needless_pass_by_value, reason = "`json!` makes values")]
 fn token(server: &Server, user: &str, more: Value) -> String {
     let now = server.unix().as_secs();
     let mut claims = json!({"sub": user, "iat": now, "exp": now + 3600});
@@ -238,6 +239,7 @@ fn logout_token(server: &Server, change: impl FnOnce(&mut Value)) -> String {
     secret().sign_text(r#"{"alg":"HS256","typ":"logout+jwt"}"#, &claims)
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "`json!` makes values")]
 fn of_issuer(more: Value) -> Value {
     let mut claims = json!({"iss": "https://login.example", "aud": "chat"});
     claims.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
