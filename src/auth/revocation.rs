@@ -20,6 +20,7 @@ use crate::protocol::UserId;
 
 use super::identity::{Handles, Identity};
 use super::reason::{Reason, TokenError, shown};
+use super::signer::whole_seconds;
 use super::store::{Change, Store};
 
 /// What is revoked.
@@ -48,6 +49,7 @@ pub enum Subject {
         user: UserId,
         /// The time since the Unix epoch, in seconds. A token that does not say when it was issued
         /// counts as issued before.
+        #[serde(serialize_with = "whole_seconds")]
         issued_before: f64,
     },
     /// Everything of a user, whenever issued.

@@ -169,7 +169,7 @@ fn failed(error: &jsonwebtoken::errors::Error) -> TokenError {
 }
 
 /// A time as most issuers write it, without a fraction where there is none.
-fn whole_seconds<S: Serializer>(seconds: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+pub(super) fn whole_seconds<S: Serializer>(seconds: &f64, serializer: S) -> Result<S::Ok, S::Error> {
     if seconds.fract() == 0.0 && (0.0..=9e15).contains(seconds) {
         serializer.serialize_u64(*seconds as u64)
     } else {
