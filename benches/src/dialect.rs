@@ -112,11 +112,18 @@ impl Dialect {
     }
 }
 
+/// In Unix seconds: when no token of a benchmark ends before.
+const END_OF_2099: u64 = 4_102_444_799;
+
 /// A JWT of a user who may join every room and publish there.
 pub fn token(secret: &str, user: usize) -> anyhow::Result<String> {
-    const END_OF_2099: u64 = 4_102_444_799;
+    token_until(secret, user, END_OF_2099)
+}
+
+/// One that ends at a time, in Unix seconds.
+pub fn token_until(secret: &str, user: usize, end: u64) -> anyhow::Result<String> {
     let header = BASE64_URL_SAFE_NO_PAD.encode(r#"{"alg":"HS256","typ":"JWT"}"#);
-    let claims = format!(r#"{{"sub":"user-{user}","exp":{END_OF_2099},"grants":{{"*":["join","publish"]}}}}"#);
+    let claims = format!(r#"{{"sub":"user-{user}","exp":{end},"grants":{{"*":["join","publish"]}}}}"#);
     let signed = format!("{header}.{}", BASE64_URL_SAFE_NO_PAD.encode(claims));
     let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes())?;
     mac.update(signed.as_bytes());

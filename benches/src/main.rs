@@ -58,6 +58,8 @@ enum What {
         secret: String,
         /// How many
         connections: usize,
+        /// When their tokens end, in Unix seconds; then they wait for their end and say when it came
+        until: Option<u64>,
     },
     /// Serves as the floor
     Floor {
@@ -103,13 +105,13 @@ fn main() -> Result<ExitCode> {
             fs::create_dir_all(&logs)?;
             let programs = Programs { wsgate, peers: PathBuf::new(), cores: "0,1".to_owned(), logs };
             let server = programs.start(Dialect::Wsgate)?;
-            for finding in storm::run(&server.target, closing)? {
-                println!("{}", finding.line());
+            for line in storm::run(&server, closing)? {
+                println!("{line}");
             }
             Ok(ExitCode::SUCCESS)
         }
-        What::Hold { address, secret, connections } => {
-            storm::hold(&Target { dialect: Dialect::Wsgate, address, pid: 0, secret }, connections)?;
+        What::Hold { address, secret, connections, until } => {
+            storm::hold(&Target { dialect: Dialect::Wsgate, address, pid: 0, secret }, connections, until)?;
             Ok(ExitCode::SUCCESS)
         }
         What::Floor { listen } => {

@@ -34,7 +34,12 @@ pub struct Server {
     process: Child,
     /// For the load.
     pub target: Target,
+    /// Where the gateway's backend listener is.
+    pub backend: SocketAddr,
 }
+
+/// What the API is shown.
+pub const API_KEY: &str = "an API key for benchmarks";
 
 impl Programs {
     /// Starts a server on a free port, and waits until it listens.
@@ -47,7 +52,7 @@ impl Programs {
             .args(["-c", cores])
             .args(self.command(dialect, address, backend)?)
             .env("WSGATE_JWT_SECRET", &target.secret)
-            .env("WSGATE_API_KEY", "unused, but it has to be there")
+            .env("WSGATE_API_KEY", API_KEY)
             .env("JWT_SECRET", &target.secret)
             .env("PORT", address.port().to_string())
             .stdin(Stdio::null())
@@ -55,7 +60,7 @@ impl Programs {
             .stderr(log)
             .spawn()
             .context("cannot start taskset")?;
-        let mut server = Server { target: Target { pid: process.id(), ..target }, process };
+        let mut server = Server { target: Target { pid: process.id(), ..target }, backend, process };
         server.await_listening().with_context(|| {
             let log = fs::read_to_string(self.logs.join(format!("{}.log", dialect.name()))).unwrap_or_default();
             format!("cannot start {}: {}", dialect.name(), log.trim())
