@@ -79,7 +79,8 @@ fn expire(target: &Target) -> Result<Vec<String>> {
     let what = format!("{EXPIRING} tokens ending in the same second");
     let finding = watch(target, &what, || {
         let output = crowd.0.stdout.take().context("a process without an output")?;
-        Ok(drop(BufReader::new(output).read_line(&mut said)?))
+        BufReader::new(output).read_line(&mut said)?;
+        Ok(())
     })?;
     let cpu = processor_time(target.pid)?.saturating_sub(before).as_secs_f64() * 1000.0;
     Ok(vec![finding.line(), format!("  {}; {cpu:.0} ms of processor time meanwhile, bystanders included", said.trim())])

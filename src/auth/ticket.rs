@@ -105,12 +105,12 @@ impl Tickets {
             .and_then(|bytes| Number::try_from(bytes).ok())
             .ok_or_else(unknown)?;
         let now = self.clock.unix();
-        let offer = {
+        let (lapses, offer) = {
             let mut unused = self.unused.lock();
             unused.drop_lapsed(now);
             let (lapses, offer) = unused.offers.remove(&number).ok_or_else(unknown)?;
             unused.lapses.remove(&(lapses, number));
-            offer
+            (lapses, offer)
         };
         if offer.origin.is_some() && offer.origin.as_deref() != origin {
             return Err(Reason::WrongOrigin.into());
@@ -122,7 +122,8 @@ impl Tickets {
             expires_at: now + offer.expires_in,
             grants: offer.grants,
             authority: Authority::Backend,
-            issued_at: now,
+            // When it was made: what has been revoked since then is revoked.
+            issued_at: lapses.saturating_sub(offer.valid_for),
             handles,
             guest: None,
         })

@@ -33,7 +33,7 @@ pub(super) struct Claims(Map<String, Value>);
 impl<'a> Presented<'a> {
     /// Takes a token apart.
     ///
-    /// base64url is canonical or refused: one token has one spelling. So is a name that stands in an
+    /// base64url is canonical or refused: what is signed has one spelling. So is a name that stands in an
     /// object twice, at whatever depth, since readers disagree on which of the two counts. Keys that
     /// come with a token, or where they could be fetched (`jwk`, `jku`, `x5c`, `x5u`), are not read
     /// (RFC 8725, 3.10).

@@ -111,6 +111,23 @@ async fn a_blocked_user_is_out_until_unblocked() {
 }
 
 #[tokio::test]
+async fn a_ticket_that_was_made_before_a_revocation_is_revoked_with_its_users_tokens() {
+    let server = Server::start().await;
+    let ticket = |answer: Value| format!("?ticket={}", answer["ticket"].as_str().unwrap());
+    let body = r#"{"user":"alice","session":"s1"}"#;
+    let [first, second] = [(); 2].map(|()| server.api("POST", "/v1/tickets", body));
+    let (first, second) = (ticket(first.await.1), ticket(second.await.1));
+    server.pass(Duration::from_secs(1));
+    revoke(&server, json!({"user": "alice"})).await;
+    assert_eq!(server.dial(&first).await.closed().await.0, 4401);
+    revoke(&server, json!({"sid": "s1"})).await;
+    assert_eq!(server.dial(&second).await.closed().await.0, 4401);
+    server.pass(Duration::from_secs(1));
+    let later = ticket(server.api("POST", "/v1/tickets", r#"{"user":"alice"}"#).await.1);
+    assert_eq!(server.dial(&later).await.receive().await["type"], "welcome");
+}
+
+#[tokio::test]
 async fn revocations_lapse_and_can_be_listed_and_removed() {
     let server = Server::start().await;
     let token = token(&server, "alice", json!({"jti": "1"}));
