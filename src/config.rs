@@ -17,7 +17,7 @@ use thiserror::Error;
 
 use crate::clock::Clock;
 
-pub use issuer::{File, Issuer, KeySource};
+pub use issuer::{File, Issuer, KeySource, Place};
 pub use limits::Limits;
 pub use origin::{OriginPattern, Origins};
 

@@ -2,6 +2,8 @@
 
 mod credential;
 mod decoder;
+mod early;
+mod entrance;
 mod handshake;
 mod life;
 mod logout;
@@ -33,10 +35,11 @@ use crate::protocol::{Close, CloseCode, ErrorCode, Problem};
 
 pub(crate) use credential::Peer;
 use credential::Visitor;
+use entrance::Arrival;
 pub(crate) use handshake::read_head;
 pub use handshake::{Handshake, Place};
 use life::Life;
-use session::Arrival;
+
 pub use socket::{Ended, Message, Socket};
 pub use upgrade::Upgrade;
 

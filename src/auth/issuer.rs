@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::clock::Clock;
-use crate::config::{self, Config, ConfigError, KeySource};
+use crate::config::{self, Config, ConfigError, KeySource, Place};
 use crate::protocol::UserId;
 
 use super::grants::Grants;
@@ -238,60 +238,23 @@ fn load(source: &KeySource, issuer: &config::Issuer, weak: bool) -> Result<KeySe
     let only = source.algorithm.map(|algorithm| vec![algorithm]);
     let allowed = only.as_deref().unwrap_or(&issuer.algorithms);
     let setting = Setting { allowed, kid: source.kid.as_deref(), until: source.until, weak };
-    let read = |path: &Path| std::fs::read(path).map_err(|error| format!("{} cannot be read: {error}", path.display()));
-    let at = |path: &Path| format!("key in {}", path.display());
     let secret = |text: &str, name: String| {
         let bytes = if source.base64 { from_base64(text)? } else { text.as_bytes().to_vec() };
         Key::secret(&bytes, name, &setting)
     };
-    let key = match source {
-        KeySource {
-            secret: Some(text),
-            secret_env: None,
-            secret_file: None,
-            public_key_file: None,
-            jwks_file: None,
-            ..
-        } => secret(text.reveal(), "configured secret".to_owned()),
-        KeySource {
-            secret: None,
-            secret_env: Some(name),
-            secret_file: None,
-            public_key_file: None,
-            jwks_file: None,
-            ..
-        } => {
+    let key = match source.place()? {
+        Place::Secret(text) => secret(text.reveal(), "configured secret".to_owned()),
+        Place::SecretEnv(name) => {
             let text = std::env::var(name).map_err(|_| format!("needs {name} in the environment"))?;
             secret(&text, format!("secret in {name}"))
         }
-        KeySource {
-            secret: None,
-            secret_env: None,
-            secret_file: Some(path),
-            public_key_file: None,
-            jwks_file: None,
-            ..
-        } => {
-            let bytes = read(path)?;
-            let text = std::str::from_utf8(&bytes).map_err(|_| format!("{} is not text", path.display()))?;
+        Place::SecretFile(path) => {
+            let text = String::from_utf8(read(path)?).map_err(|_| format!("{} is not text", path.display()))?;
             secret(text.trim_end_matches(['\r', '\n']), format!("secret in {}", path.display()))
         }
-        KeySource {
-            secret: None,
-            secret_env: None,
-            secret_file: None,
-            public_key_file: Some(path),
-            jwks_file: None,
-            ..
-        } => Key::pem(&read(path)?, at(path), &setting).map_err(|why| format!("{} {why}", path.display())),
-        KeySource {
-            secret: None,
-            secret_env: None,
-            secret_file: None,
-            public_key_file: None,
-            jwks_file: Some(path),
-            ..
-        } => {
+        Place::PublicKeyFile(path) => Key::pem(&read(path)?, format!("key in {}", path.display()), &setting)
+            .map_err(|why| format!("{} {why}", path.display())),
+        Place::JwksFile(path) => {
             let (keys, unused) = KeySet::parse(&read(path)?, &path.display().to_string(), &setting)
                 .map_err(|why| format!("{} {why}", path.display()))?;
             for why in unused {
@@ -299,7 +262,10 @@ fn load(source: &KeySource, issuer: &config::Issuer, weak: bool) -> Result<KeySe
             }
             return Ok(keys);
         }
-        _ => Err("needs one of secret, secret_env, secret_file, public_key_file and jwks_file".to_owned()),
     };
     key.map(|key| KeySet(vec![Arc::new(key)]))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, String> {
+    std::fs::read(path).map_err(|error| format!("{} cannot be read: {error}", path.display()))
 }

@@ -123,6 +123,42 @@ impl std::str::FromStr for File {
     }
 }
 
+/// The one place that a key source names.
+#[derive(Debug, Clone, Copy)]
+pub enum Place<'a> {
+    /// A secret, as it is.
+    Secret(&'a Secret),
+    /// An environment variable that holds a secret.
+    SecretEnv(&'a str),
+    /// A file that holds a secret.
+    SecretFile(&'a Path),
+    /// A public key in PEM.
+    PublicKeyFile(&'a Path),
+    /// A set of keys.
+    JwksFile(&'a Path),
+}
+
+impl KeySource {
+    /// Where the key is.
+    ///
+    /// # Errors
+    /// In words: it names no place, or several.
+    pub fn place(&self) -> Result<Place<'_>, String> {
+        let places = [
+            self.secret.as_ref().map(Place::Secret),
+            self.secret_env.as_deref().map(Place::SecretEnv),
+            self.secret_file.as_deref().map(Place::SecretFile),
+            self.public_key_file.as_deref().map(Place::PublicKeyFile),
+            self.jwks_file.as_deref().map(Place::JwksFile),
+        ];
+        let mut named = places.into_iter().flatten();
+        match (named.next(), named.next()) {
+            (Some(place), None) => Ok(place),
+            _ => Err("needs one of secret, secret_env, secret_file, public_key_file and jwks_file".to_owned()),
+        }
+    }
+}
+
 impl Issuer {
     /// One whose tokens are signed with a secret (HS256), whatever their `iss`.
     pub fn with_secret(secret: Secret) -> Self {

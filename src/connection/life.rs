@@ -8,7 +8,8 @@ use std::task::{Context, Poll, ready};
 use futures_util::future::BoxFuture;
 
 use super::Door;
-use super::session::{Arrival, Session, enter};
+use super::entrance::{Arrival, enter};
+use super::session::Session;
 use super::socket::{Ended, Socket};
 
 /// Whether a connection got in.

@@ -10,17 +10,13 @@ use serde_json::value::RawValue;
 use crate::auth::{Credential, Identity, Permission, Reason, TokenError};
 use crate::hub::{Event, Full, JoinError, Member, Membership};
 use crate::protocol::{
-    Action, Bounds, Close, CloseCode, ConnectionId, ErrorCode, Frame, Proof, Publication, Refusal, Request, RequestId,
+    Action, Bounds, Close, CloseCode, ConnectionId, ErrorCode, Frame, Publication, Refusal, Request, RequestId,
     Response, RoomName, Target,
 };
 
 use super::Door;
-use super::credential::{Shown, Visitor};
-use super::handshake::Place;
 use super::socket::{Ended, Message, Socket};
 
-/// What a first frame may have beside its token.
-const AUTH_FRAME_BYTES: usize = 512;
 /// The longest time between two looks at the system's clock, which may be set.
 const LOOK_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -58,16 +54,6 @@ enum Released {
     Renewal { id: Option<Box<RawValue>>, proof: Result<Identity, TokenError> },
 }
 
-/// A connection that has just been upgraded.
-pub(super) struct Arrival {
-    /// What its request has shown.
-    pub(super) shown: Shown,
-    /// Where it comes from.
-    pub(super) visitor: Visitor,
-    /// Its place among those that have not proven who they are.
-    pub(super) place: Place,
-}
-
 /// Why a request is not done.
 enum Undone {
     /// It is refused.
@@ -97,110 +83,11 @@ impl From<Refusal> for Undone {
     }
 }
 
-/// Waits for proof of identity and lets the connection in.
-pub(super) async fn enter(socket: &mut Socket, door: Arc<Door>, arrival: Arrival) -> Result<Box<Session>, Ended> {
-    let Arrival { shown, visitor, place } = arrival;
-    let id = new_id()?;
-    let entered = tokio::select! {
-        biased;
-        () = door.stopping.cancelled() => Err(door.hub.restarting(id).into()),
-        entered = prove(socket, &door, shown, &visitor) => entered,
-    };
-    let (identity, first) = match entered {
-        Ok(proven) => proven,
-        Err(ended) => return Err(ended),
-    };
-    drop(place);
-    let answer_to = first.as_ref().and_then(|first| Request::parse(text_of(first).ok()?, bounds(&door)).ok()?.id);
-    Ok(Session::enter(socket, Arc::clone(&door), id, identity, answer_to))
-}
-
-/// Who it is, by what the request has shown or else by the first frame, which is then answered.
-async fn prove(
-    socket: &mut Socket,
-    door: &Arc<Door>,
-    shown: Shown,
-    visitor: &Visitor,
-) -> Result<(Identity, Option<Message>), Ended> {
-    let (credential, first) = match shown {
-        Ok(Some(credential)) => (credential, None),
-        Ok(None) => {
-            socket.set_max_message_bytes(door.limits.max_token_bytes + AUTH_FRAME_BYTES);
-            socket.set_patience(true);
-            let first = first_message(socket, door).await?;
-            socket.set_max_message_bytes(door.limits.max_message_bytes);
-            socket.set_patience(false);
-            let credential = credential_in(door, text_of(&first)?, visitor)?;
-            (credential, Some(first))
-        }
-        Err(error) => return Err(door.refuse(&error, Some(visitor)).into()),
-    };
-    // In a box: what waits for its first frame is to take no room for this.
-    let authenticating = Box::pin(door.authenticator.authenticate(&credential, visitor.origin.as_deref()));
-    let proof = socket.meanwhile(authenticating).await?;
-    match proof {
-        Ok(identity) => {
-            door.metrics.accept();
-            Ok((identity, first))
-        }
-        Err(error) => Err(door.refuse(&error, Some(visitor)).into()),
-    }
-}
-
-fn new_id() -> Result<ConnectionId, Close> {
-    ConnectionId::random().map_err(|error| {
-        tracing::error!(%error, "no randomness for a connection's id");
-        Close::new(CloseCode::InternalError, "something went wrong here")
-    })
-}
-
-/// Waits for the first message, within a time limit that no ping and no part of a frame extends.
-async fn first_message(socket: &mut Socket, door: &Door) -> Result<Message, Ended> {
-    let clock = &door.clock;
-    let deadline = clock.now() + door.limits.auth_timeout;
-    loop {
-        match socket.receive(deadline).await? {
-            Some(message) => return Ok(message),
-            None if clock.now() < deadline => {}
-            None => {
-                door.metrics.refuse("no_token");
-                let reason = "no token came in time: send it in the first frame, or use ?token=";
-                return Err(Close::new(CloseCode::AuthTimeout, reason).into());
-            }
-        }
-    }
-}
-
-/// What the first frame shows.
-fn credential_in(door: &Door, first: &str, visitor: &Visitor) -> Result<Credential, Close> {
-    match Request::parse(first, bounds(door)) {
-        Ok(Request { action: Action::Auth(proof), .. }) => Ok(proof.into()),
-        Ok(_) => {
-            door.count_refusal("no_token", visitor);
-            Err(Close::new(CloseCode::TokenRefused, "no token: the first frame must be auth, or use ?token="))
-        }
-        Err((_, refusal)) => {
-            door.count_refusal("bad_frame", visitor);
-            Err(Close::new(CloseCode::BadFrame, refusal.message))
-        }
-    }
-}
-
-impl From<Proof<'_>> for Credential {
-    fn from(proof: Proof<'_>) -> Self {
-        match proof {
-            Proof::Token(token) => Self::Token(token.into()),
-            Proof::Ticket(ticket) => Self::Ticket(ticket.into()),
-            Proof::Anonymous => Self::Anonymous,
-        }
-    }
-}
-
-fn bounds(door: &Door) -> Bounds {
+pub(super) fn bounds(door: &Door) -> Bounds {
     Bounds { max_depth: door.limits.max_depth, max_targets: door.limits.max_targets }
 }
 
-fn text_of(message: &Message) -> Result<&str, Close> {
+pub(super) fn text_of(message: &Message) -> Result<&str, Close> {
     match message {
         Message::Text(text) => Ok(text),
         Message::Binary(_) => Err(Close::new(CloseCode::UnsupportedData, "only text is spoken here, not binary")),
@@ -209,7 +96,7 @@ fn text_of(message: &Message) -> Result<&str, Close> {
 
 impl Session {
     /// Lets a connection in: the welcome is the first thing that it hears.
-    fn enter(
+    pub(super) fn enter(
         socket: &Socket,
         door: Arc<Door>,
         id: ConnectionId,

@@ -3,9 +3,8 @@
 //! tungstenite decodes, and answers pings and Closes; all it writes goes into the outbox, as what
 //! others write does. So there is one way to the wire, whole frames only, and one bound on what waits.
 
-use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
-use std::io::{self, Cursor, Read, Write};
+use std::io::{self, Read, Write};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -13,7 +12,6 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use tokio_tungstenite::tungstenite::error::{CapacityError, Error, ProtocolError};
-use tokio_tungstenite::tungstenite::protocol::frame::FrameHeader;
 use tokio_tungstenite::tungstenite::{Message as Decoded, Utf8Bytes};
 
 use crate::clock::{Clock, Timer};
@@ -22,6 +20,7 @@ use crate::hub::{Outbox, Wire};
 use crate::protocol::{Close, CloseCode, Frame};
 
 use super::decoder::Decoder;
+use super::early::Early;
 
 /// Frames that are handled before what they caused is written: a batch of answers is one write,
 /// and a client that never stops sending still gets them.
@@ -99,13 +98,10 @@ impl Socket {
         }
     }
 
-    /// Whether frames are decoded only once they are whole. The decoder makes room for a frame as
-    /// soon as it has read how long that is; so whoever has sent a little is to cost a little.
+    /// Whether frames are decoded only once they are whole; see [`Early`].
     pub fn set_patience(&mut self, patient: bool) {
         if patient || self.early.is_some() {
-            let early = self.early.get_or_insert_default();
-            early.patient = patient;
-            early.add(&[], self.max_message_bytes);
+            self.early.get_or_insert_default().set_patient(patient, self.max_message_bytes);
         }
     }
 
@@ -361,55 +357,6 @@ struct Duplex<'a, 'b> {
     cx: &'a mut Context<'b>,
 }
 
-/// What has been read and not been decoded.
-#[derive(Default)]
-struct Early {
-    bytes: VecDeque<u8>,
-    /// Whether frames are held back until they are whole.
-    patient: bool,
-    /// The part of the bytes that is whole frames, and may be decoded.
-    ready: usize,
-}
-
-impl Early {
-    fn of(read_ahead: &[u8]) -> Option<Box<Self>> {
-        let bytes = || VecDeque::from(read_ahead.to_vec());
-        (!read_ahead.is_empty()).then(|| Box::new(Self { bytes: bytes(), ..Self::default() }))
-    }
-
-    /// Adds what has been read, and finds out how much of it is whole. What cannot become a frame is
-    /// let through: the decoder says what is wrong with it.
-    fn add(&mut self, bytes: &[u8], max_bytes: usize) {
-        self.bytes.extend(bytes);
-        let bytes = self.bytes.make_contiguous();
-        while let Some(rest) = bytes.get(self.ready..).filter(|rest| !rest.is_empty()) {
-            let mut cursor = Cursor::new(rest);
-            self.ready += match FrameHeader::parse(&mut cursor) {
-                Ok(Some((_, length))) if length <= max_bytes as u64 => {
-                    let whole = cursor.position() as usize + length as usize;
-                    if whole > rest.len() {
-                        return;
-                    }
-                    whole
-                }
-                Ok(None) => return,
-                Ok(Some(_)) | Err(_) => rest.len(),
-            };
-        }
-    }
-
-    /// Gives as much as may be decoded.
-    fn give(&mut self, space: &mut [u8]) -> usize {
-        let ready = if self.patient { self.ready } else { self.bytes.len() };
-        let count = ready.min(space.len());
-        for (place, byte) in space.iter_mut().zip(self.bytes.drain(..count)) {
-            *place = byte;
-        }
-        self.ready = self.ready.saturating_sub(count);
-        count
-    }
-}
-
 impl Duplex<'_, '_> {
     /// Reads what is there, and gives the whole frames of it.
     fn read_early(&mut self, early: &mut Early, space: &mut [u8]) -> io::Result<usize> {
@@ -421,8 +368,8 @@ impl Duplex<'_, '_> {
             let mut some = [0; 1024];
             match self.outbox.wire().poll_read(self.cx, &mut some) {
                 // The decoder is to find what is left as it is, and then the end.
-                Poll::Ready(Ok(0)) if early.bytes.is_empty() => return Ok(0),
-                Poll::Ready(Ok(0)) => early.patient = false,
+                Poll::Ready(Ok(0)) if early.is_empty() => return Ok(0),
+                Poll::Ready(Ok(0)) => early.set_patient(false, self.max_bytes),
                 Poll::Ready(Ok(count)) => early.add(some.get(..count).unwrap_or_default(), self.max_bytes),
                 Poll::Ready(Err(error)) => return Err(error),
                 Poll::Pending => return Err(io::ErrorKind::WouldBlock.into()),
@@ -433,7 +380,7 @@ impl Duplex<'_, '_> {
 
 impl Read for Duplex<'_, '_> {
     fn read(&mut self, space: &mut [u8]) -> io::Result<usize> {
-        if let Some(mut early) = self.early.take_if(|early| early.patient || !early.bytes.is_empty()) {
+        if let Some(mut early) = self.early.take_if(|early| early.matters()) {
             let read = self.read_early(&mut early, space);
             *self.early = Some(early);
             return read;
