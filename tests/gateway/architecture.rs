@@ -96,3 +96,17 @@ fn the_tour_is_short_and_names_tests_that_exist() {
         assert!(tests.contains(&format!("fn {name}(")), "ARCHITECTURE.md names the test {name}, which does not exist");
     }
 }
+
+/// Two providers would compile, and the library would not know which to take at the first token.
+#[test]
+fn there_is_one_provider_of_cryptography() {
+    let mut tree = std::process::Command::new(env!("CARGO"));
+    tree.args(["tree", "--edges", "normal", "--prefix", "none", "--offline", "--locked"]);
+    let output = tree.current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap();
+    let crates = String::from_utf8(output.stdout).unwrap();
+    let has = |name: &str| crates.lines().any(|line| line.split(' ').next() == Some(name));
+    assert!(has("aws-lc-rs") && has("jsonwebtoken") && has("rustls"), "{crates}");
+    for other in ["ring", "rsa", "openssl", "native-tls", "ed25519-dalek", "p256", "hmac"] {
+        assert!(!has(other), "{other} has come into the build");
+    }
+}
