@@ -98,7 +98,8 @@ impl Socket {
         }
     }
 
-    /// Whether frames are decoded only once they are whole; see [`Early`].
+    /// Whether frames are decoded only once they are whole, so that whoever has sent a little costs a
+    /// little.
     pub fn set_patience(&mut self, patient: bool) {
         if patient || self.early.is_some() {
             self.early.get_or_insert_default().set_patient(patient, self.max_message_bytes);
