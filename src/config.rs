@@ -161,9 +161,12 @@ impl Config {
             return Err(ConfigError::new("issuers", "must have one at least, or nobody could connect"));
         }
         issuer::check_all(&self.issuers)?;
-        if self.cookie.is_some() && !self.origins.is_list() {
+        if self.cookie.is_some() && !self.origins.is_strict() {
             // Any page can make a browser send a cookie (CWE-1385).
-            return Err(ConfigError::new("cookie", "needs a list of allowed origins: give --allow-origin"));
+            return Err(ConfigError::new(
+                "cookie",
+                "needs a list of allowed origins, without `*` and `null`: give --allow-origin",
+            ));
         }
         if self.cookie.as_deref().is_some_and(|name| name.is_empty() || name.contains(['=', ';', ' ', ','])) {
             return Err(ConfigError::new("cookie", "must be the name of a cookie"));
@@ -196,6 +199,10 @@ mod tests {
         let mut config = Config::new(Secret::new("whatever"), Secret::new("0123456789abcdef"));
         config.cookie = Some("session".to_owned());
         assert_eq!(config.check().unwrap_err().setting, "cookie");
+        for vague in ["*", "null"] {
+            config.origins = Origins::list(vec!["https://example.com".parse().unwrap(), vague.parse().unwrap()]);
+            assert_eq!(config.check().unwrap_err().setting, "cookie");
+        }
         config.origins = Origins::list(vec!["https://example.com".parse().unwrap()]);
         assert_eq!(config.check(), Ok(()));
         let limits = Limits { ping_interval: Duration::ZERO, ..Limits::DEFAULT };

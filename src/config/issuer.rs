@@ -241,6 +241,15 @@ pub(super) fn check_all(issuers: &[Issuer]) -> Result<(), ConfigError> {
             };
             return Err(ConfigError::new(format!("{setting}.issuer"), problem));
         }
+        let overlaps = |other: &Issuer| {
+            let (own, theirs) = (issuer.user_prefix.as_str(), other.user_prefix.as_str());
+            own != theirs && (own.starts_with(theirs) || theirs.starts_with(own))
+        };
+        if let Some(other) = issuers.iter().take(index).position(overlaps) {
+            let problem =
+                format!("and that of issuers[{other}] begin alike: a user of one could be named as one of the other");
+            return Err(ConfigError::new(format!("{setting}.user_prefix"), problem));
+        }
     }
     Ok(())
 }
@@ -324,6 +333,15 @@ mod tests {
         let twice = "[[issuers]]\nissuer = \"a\"\njwks_url = \"x\"\n".repeat(2);
         assert_eq!(check(&twice), "issuers[1].issuer");
         assert_eq!(check(&twice.replace("issuer = \"a\"", "")), "issuers[1].issuer");
+        let prefixes = |one: &str, other: &str| {
+            let issuer = |name: &str, prefix: &str| {
+                format!("[[issuers]]\nissuer = \"{name}\"\njwks_url = \"x\"\nuser_prefix = \"{prefix}\"\n")
+            };
+            check_all(&(issuer("a", one) + &issuer("b", other)).parse::<File>().unwrap().issuers)
+        };
+        assert_eq!(prefixes("", "b:").unwrap_err().setting, "issuers[1].user_prefix");
+        assert_eq!(prefixes("a:b:", "a:").unwrap_err().setting, "issuers[1].user_prefix");
+        assert_eq!((prefixes("", ""), prefixes("a:", "a:"), prefixes("a:", "b:")), (Ok(()), Ok(()), Ok(())));
         assert_eq!(check("[[issuers]]\nissuer = \"a\""), "issuers[0]");
         assert_eq!(check("[[issuers]]\ndiscover = true"), "issuers[0].issuer");
         assert_eq!(check("[[issuers]]\njwks_url = \"x\"\nuser_claim = \"\""), "issuers[0].user_claim");

@@ -68,9 +68,11 @@ impl Origins {
         Self { required, ..self }
     }
 
-    /// Whether an operator has said which origins may connect.
-    pub fn is_list(&self) -> bool {
-        matches!(self.rule, Rule::List(_))
+    /// Whether an operator has said which origins may connect, and has not said any or that of pages
+    /// without one, which anybody can make.
+    pub fn is_strict(&self) -> bool {
+        let vague = |pattern: &OriginPattern| matches!(pattern, OriginPattern::Any | OriginPattern::Null);
+        matches!(&self.rule, Rule::List(patterns) if !patterns.iter().any(vague))
     }
 
     /// Whether a request may connect, by its headers `Origin` and `Host`.

@@ -25,10 +25,16 @@ pub(super) struct Arrival {
     pub(super) place: Place,
 }
 
+/// A connection that did not get in: why, and its place, which it has until it has gone.
+pub(super) struct Refused(pub(super) Ended, pub(super) Place);
+
 /// Waits for proof of identity and lets the connection in.
-pub(super) async fn enter(socket: &mut Socket, door: Arc<Door>, arrival: Arrival) -> Result<Box<Session>, Ended> {
+pub(super) async fn enter(socket: &mut Socket, door: Arc<Door>, arrival: Arrival) -> Result<Box<Session>, Refused> {
     let Arrival { shown, visitor, place } = arrival;
-    let id = new_id()?;
+    let id = match new_id() {
+        Ok(id) => id,
+        Err(close) => return Err(Refused(close.into(), place)),
+    };
     let entered = tokio::select! {
         biased;
         () = door.stopping.cancelled() => Err(door.hub.restarting(id).into()),
@@ -36,7 +42,7 @@ pub(super) async fn enter(socket: &mut Socket, door: Arc<Door>, arrival: Arrival
     };
     let (identity, first) = match entered {
         Ok(proven) => proven,
-        Err(ended) => return Err(ended),
+        Err(ended) => return Err(Refused(ended, place)),
     };
     drop(place);
     let answer_to = first.as_ref().and_then(|first| Request::parse(text_of(first).ok()?, bounds(&door)).ok()?.id);

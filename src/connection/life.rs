@@ -5,15 +5,16 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use super::Door;
-use super::entrance::{Arrival, enter};
+use super::entrance::{Arrival, Refused, enter};
 use super::session::Session;
 use super::socket::{Ended, Socket};
 
 /// Whether a connection got in.
-type Entered = Result<Box<Session>, Ended>;
+type Entered = Result<Box<Session>, Refused>;
 
 /// What a connection's task does.
 pub(super) struct Life {
@@ -49,7 +50,10 @@ impl Stage {
     fn entered(socket: Box<Socket>, entered: Entered, door: &Arc<Door>) -> Self {
         match entered {
             Ok(session) => Self::Running(Some((socket, session))),
-            Err(ended) => Self::Ending(Box::pin(end(socket, ended, Arc::clone(door)))),
+            Err(Refused(ended, place)) => {
+                let ending = end(socket, ended, Arc::clone(door));
+                Self::Ending(Box::pin(ending.map(|()| drop(place))))
+            }
         }
     }
 }

@@ -133,3 +133,26 @@ async fn only_so_many_may_be_connected_without_having_proven_who_they_are() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn who_has_been_refused_and_does_not_go_takes_a_place_until_it_has_gone() {
+    let server = Server::with(|limits| limits.max_unauthenticated = 1).await;
+    let mut refused = Raw::upgrade(server.public, "/ws?token=nonsense").await;
+    assert!(refused.text().await.contains("4401"));
+    assert_eq!(refused.close_code().await, 4401);
+    Raw::open(server.public).await.end().await;
+    server.pass(Duration::from_secs(5));
+    refused.end().await;
+    let token = server.token("alice", json!({}));
+    crate::support::within_reason("a place", async {
+        loop {
+            let mut raw = Raw::open(server.public).await;
+            raw.send(&crate::support::upgrade_request(&format!("/ws?token={token}"))).await;
+            let mut byte = [0];
+            if tokio::io::AsyncReadExt::read(&mut raw.stream, &mut byte).await.is_ok_and(|read| read == 1) {
+                return;
+            }
+        }
+    })
+    .await;
+}
