@@ -5,7 +5,7 @@
 //! tokens. Nothing of a token is ever part of an address.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use http_cache_semantics::{CacheOptions, CachePolicy};
@@ -45,6 +45,8 @@ pub(super) struct RemoteKeys {
     /// How many attempts there must have been for all to be content.
     wanted: AtomicU64,
     asked: Notify,
+    /// Whether a task keeps them.
+    kept: AtomicBool,
 }
 
 /// Where the keys are.
@@ -63,6 +65,8 @@ struct Fetched {
     keys: KeySet,
     /// When the keys were fetched; never, if there are none.
     at: Option<Instant>,
+    /// For how long they are good without being fetched anew.
+    age: Duration,
     attempts: u64,
     /// Why the last attempt failed, if it did.
     problem: Option<String>,
@@ -109,13 +113,15 @@ impl RemoteKeys {
             fetched: watch::Sender::default(),
             wanted: AtomicU64::new(1),
             asked: Notify::new(),
+            kept: AtomicBool::new(false),
         }))
     }
 
     /// The keys, unless there are none or they are too old.
     pub(super) fn keys(&self, now: Instant) -> Option<KeySet> {
         let fetched = self.fetched.borrow();
-        fetched.at.filter(|at| now.saturating_duration_since(*at) <= self.max_stale).map(|_| fetched.keys.clone())
+        let last = fetched.at? + fetched.age + self.max_stale;
+        (now <= last).then(|| fetched.keys.clone())
     }
 
     /// Why they could not be fetched, in words.
@@ -140,29 +146,43 @@ impl RemoteKeys {
     /// Asks for another attempt after so many, and waits until there has been one. Says whether it
     /// succeeded.
     pub(super) async fn refresh(&self, attempts: u64) -> bool {
+        if !self.kept.load(Ordering::SeqCst) {
+            return self.fetched.borrow().problem.is_none();
+        }
         self.wanted.fetch_max(attempts + 1, Ordering::SeqCst);
         self.asked.notify_one();
         let mut fetched = self.fetched.subscribe();
         let another = async {
             fetched.wait_for(|fetched| fetched.attempts > attempts).await.is_ok_and(|it| it.problem.is_none())
         };
-        // Without the task, as on the command line or after a shutdown, nobody would answer.
+        // When the gateway stops, nobody answers.
         let limit = self.min_interval + self.timeout + Duration::from_secs(1);
         self.clock.timeout(limit, another).await.unwrap_or(false)
     }
 
     /// Fetches the keys now, then whenever they are asked for or have become old, until it is told
     /// to stop.
-    pub(super) async fn keep(self: Arc<Self>, stopping: CancellationToken) {
-        let Ok(client) = client().inspect_err(|error| tracing::error!(%error, "no client to fetch keys with")) else {
-            return;
-        };
+    pub(super) fn keep(self: Arc<Self>, stopping: CancellationToken) -> impl Future<Output = ()> + Send {
+        // From now on, and not only once the task runs: whoever comes first waits for it.
+        self.kept.store(true, Ordering::SeqCst);
+        async move {
+            match client() {
+                Ok(client) => self.keep_with(&client, &stopping).await,
+                Err(error) => {
+                    tracing::error!(%error, "no client to fetch keys with");
+                    self.kept.store(false, Ordering::SeqCst);
+                }
+            }
+        }
+    }
+
+    async fn keep_with(&self, client: &Client, stopping: &CancellationToken) {
         let mut failures = 0;
         loop {
             let fetched = tokio::select! {
                 biased;
                 () = stopping.cancelled() => return,
-                fetched = self.fetch(&client) => fetched,
+                fetched = self.fetch(client) => fetched,
             };
             failures = if fetched.is_ok() { 0 } else { failures + 1 };
             let wait = match &fetched {
@@ -211,7 +231,7 @@ impl RemoteKeys {
                     if fetched.at.is_none() || fetched.problem.is_some() {
                         tracing::info!(place = %self.place, keys = keys.0.len(), next = ?age, "fetched an issuer's keys");
                     }
-                    *fetched = Fetched { keys, at: Some(now), attempts: fetched.attempts, problem: None };
+                    *fetched = Fetched { keys, at: Some(now), age, attempts: fetched.attempts, problem: None };
                 }
                 Err(problem) => {
                     tracing::warn!(place = %self.place, problem = ?problem, "an issuer's keys could not be fetched");

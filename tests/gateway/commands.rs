@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child, Command};
 
-use crate::support::tokens::TempFile;
+use crate::support::issuer::PublishedKeys;
+use crate::support::tokens::{Key, TempFile};
 use crate::support::{API_KEY, Client, JWT_SECRET, within_reason};
 
 /// The binary with nothing of this environment that it would heed.
@@ -193,6 +194,22 @@ async fn a_key_that_is_made_here_signs_tokens_that_are_accepted_and_explained() 
         let (accepted, said) = check(&good.trim()[..good.len() - 10], &config).await;
         assert!(!accepted && (said.contains("bad_signature") || said.contains("malformed")), "{said}");
     }
+}
+
+#[tokio::test]
+async fn a_token_is_checked_with_the_keys_that_its_issuer_publishes_or_the_reason_why_they_are_not_to_be_had() {
+    let key = Key::new(jsonwebtoken::Algorithm::ES256);
+    let keys = PublishedKeys::start(vec![key.jwk("1")]).await;
+    let text = format!("[[issuers]]\nissuer = \"login\"\njwks_url = \"{}\"\n", keys.jwks_url());
+    let config = TempFile::new("wsgate.toml", &text);
+    let sign = |kid| key.sign(Some(kid), &json!({"iss": "login", "sub": "alice", "exp": 4_102_444_799_u64}));
+    let (accepted, said) = check(&sign("1"), &config).await;
+    assert!(accepted && said.contains(&keys.jwks_url()), "{said}");
+    let (accepted, said) = check(&sign("2"), &config).await;
+    assert!(!accepted && said.contains("Refused: unknown_key"), "{said}");
+    keys.dies();
+    let (accepted, said) = check(&sign("1"), &config).await;
+    assert!(!accepted && said.contains("Refused: keys_unavailable") && said.contains(&keys.jwks_url()), "{said}");
 }
 
 #[tokio::test]

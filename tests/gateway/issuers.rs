@@ -199,6 +199,26 @@ async fn the_issuer_says_for_how_long_its_keys_are_good() {
 }
 
 #[tokio::test]
+async fn keys_are_not_stale_as_long_as_the_issuer_says_that_they_are_good() {
+    let key = Key::new(Algorithm::ES256);
+    let keys = PublishedKeys::start(vec![]).await;
+    keys.answers(Answer::Keys(vec![key.jwk("1")], "cache-control: max-age=7200\r\n"));
+    let issuer = Issuer { issuer: Some(keys.url()), jwks_url: Some(keys.jwks_url()), ..Issuer::default() };
+    let server = Server::configured(|config| {
+        config.issuers = vec![issuer];
+        config.limits.keys_max_stale = Duration::from_secs(60);
+    })
+    .await;
+    keys.asked_at_least(1).await;
+    assert_eq!(outcome(&server, &token(&server, &keys, &key, "1")).await, Ok(()));
+    server.pass(Duration::from_secs(7100));
+    assert_eq!(outcome(&server, &token(&server, &keys, &key, "1")).await, Ok(()));
+    keys.dies();
+    server.pass(Duration::from_secs(161));
+    assert_eq!(ready(&server).await.0, 503);
+}
+
+#[tokio::test]
 async fn an_issuer_is_discovered_by_its_own_document_and_by_no_others() {
     let key = Key::new(Algorithm::ES256);
     let keys = PublishedKeys::start(vec![key.jwk("1")]).await;
