@@ -61,7 +61,7 @@ async fn prove(
         Ok(None) => {
             socket.set_max_message_bytes(door.limits.max_token_bytes + AUTH_FRAME_BYTES);
             socket.set_patience(true);
-            let first = first_message(socket, door).await?;
+            let first = first_message(socket, door, visitor).await?;
             socket.set_max_message_bytes(door.limits.max_message_bytes);
             socket.set_patience(false);
             let credential = credential_in(door, text_of(&first)?, visitor)?;
@@ -89,7 +89,7 @@ fn new_id() -> Result<ConnectionId, Close> {
 }
 
 /// Waits for the first message, within a time limit that no ping and no part of a frame extends.
-async fn first_message(socket: &mut Socket, door: &Door) -> Result<Message, Ended> {
+async fn first_message(socket: &mut Socket, door: &Door, visitor: &Visitor) -> Result<Message, Ended> {
     let clock = &door.clock;
     let deadline = clock.now() + door.limits.auth_timeout;
     loop {
@@ -97,7 +97,7 @@ async fn first_message(socket: &mut Socket, door: &Door) -> Result<Message, Ende
             Some(message) => return Ok(message),
             None if clock.now() < deadline => {}
             None => {
-                door.metrics.refuse("no_token");
+                door.count_refusal("no_token", visitor);
                 let reason = "no token came in time: send it in the first frame, or use ?token=";
                 return Err(Close::new(CloseCode::AuthTimeout, reason).into());
             }

@@ -226,6 +226,7 @@ impl Session {
         })?;
         if !self.identity.is_renewed_by(&identity) {
             self.door.metrics.refuse("wrong_user");
+            tracing::info!(reason = "wrong_user", user = ?self.identity.user.as_str(), "a renewal was refused");
             let message = format!("this token is not of {}: open another connection for it", self.identity.user);
             return Err(Refusal::of(ErrorCode::WrongUser, "token", message));
         }
