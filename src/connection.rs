@@ -111,7 +111,7 @@ pub(crate) fn routes(door: Arc<Door>) -> Router {
 async fn connect(State(door): State<Arc<Door>>, request: Request) -> Response {
     let (headers, rules) = (request.headers(), &door.rules);
     let visitor = Visitor::of(headers, peer(&request), &rules.trusted_proxies);
-    if let Err(problem) = door.may_try(headers, &visitor) {
+    if let Err(problem) = door.check_origin(headers, &visitor).and_then(|()| door.check_attempts(&visitor)) {
         return problem.into_response();
     }
     let shown = credential::shown(headers, request.uri().query().unwrap_or_default(), rules.cookie.as_deref());
@@ -131,17 +131,20 @@ fn peer(request: &Request) -> IpAddr {
 }
 
 impl Door {
-    /// Whether a request may try to prove who it is: by the origin of its page, and by how often
-    /// its address has failed.
-    fn may_try(&self, headers: &HeaderMap, visitor: &Visitor) -> Result<(), Problem> {
+    /// Whether the page that a request comes from may connect.
+    fn check_origin(&self, headers: &HeaderMap, visitor: &Visitor) -> Result<(), Problem> {
         let origins = headers.get_all(ORIGIN).iter().count();
         let host = headers.get(HOST).and_then(|host| host.to_str().ok());
         let known = origins == usize::from(visitor.origin.is_some());
-        if !known || !self.rules.origins.allow(visitor.origin.as_deref(), host) {
-            self.count_refusal("origin_not_allowed", visitor);
-            let detail = "pages of this origin may not connect: see --allow-origin";
-            return Err(Problem::new(ErrorCode::OriginNotAllowed, detail));
+        if known && self.rules.origins.allow(visitor.origin.as_deref(), host) {
+            return Ok(());
         }
+        self.count_refusal("origin_not_allowed", visitor);
+        Err(Problem::new(ErrorCode::OriginNotAllowed, "pages of this origin may not connect: see --allow-origin"))
+    }
+
+    /// Whether an address may try to prove something: it has not failed too often.
+    fn check_attempts(&self, visitor: &Visitor) -> Result<(), Problem> {
         self.attempts.allow(visitor.address).map_err(|wait| {
             self.count_refusal("too_many_attempts", visitor);
             let detail = "too many tokens from this address were refused: try again later";

@@ -10,7 +10,6 @@ use axum::response::{IntoResponse, Response};
 use http_body_util::{BodyExt, Limited};
 
 use crate::auth::Reason;
-use crate::protocol::Problem;
 use crate::revoke::revoke;
 
 use super::credential::Visitor;
@@ -21,11 +20,8 @@ const FORM_BYTES: usize = 1024;
 
 pub(super) async fn backchannel(State(door): State<Arc<Door>>, request: Request) -> Response {
     let visitor = Visitor::of(request.headers(), peer(&request), &door.rules.trusted_proxies);
-    if let Err(wait) = door.attempts.allow(visitor.address) {
-        door.count_refusal("too_many_attempts", &visitor);
-        let problem =
-            Problem::new(crate::protocol::ErrorCode::TooManyAttempts, "too many tokens from this address were refused");
-        return problem.retry_after(wait).into_response();
+    if let Err(problem) = door.check_attempts(&visitor) {
+        return problem.into_response();
     }
     let body = Limited::new(request.into_body(), door.limits.max_token_bytes + FORM_BYTES).collect().await;
     let Ok(body) = body.map(http_body_util::Collected::to_bytes) else {
