@@ -316,3 +316,90 @@ pub(super) fn from_base64(text: &str) -> Result<Vec<u8>, String> {
     let padded = format!("{text}{}", "=".repeat((4 - text.len() % 4) % 4));
     BASE64_STANDARD.decode(padded).map_err(|error| format!("is not base64: {error}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::{SigningKey, generate};
+    use serde_json::json;
+
+    fn jwk(algorithm: Algorithm) -> Value {
+        SigningKey::pem(generate(algorithm).unwrap().as_bytes(), None).unwrap().jwk().unwrap()
+    }
+
+    fn with(mut jwk: Value, name: &str, value: Value) -> Value {
+        jwk[name] = value;
+        jwk
+    }
+
+    fn algorithms(jwk: &Value, allowed: &[Algorithm]) -> Result<Vec<Algorithm>, String> {
+        Key::jwk(jwk, "test", &Setting { allowed, ..Setting::default() }).map(|key| key.algorithms.to_vec())
+    }
+
+    fn bare(jwk: &Value) -> Value {
+        let mut jwk = jwk.clone();
+        jwk.as_object_mut().unwrap().remove("alg");
+        jwk
+    }
+
+    #[test]
+    fn a_key_is_for_what_it_says_or_for_what_is_usual_and_never_for_more_than_is_allowed() {
+        use Algorithm::{ES256, ES384, EdDSA, HS256, PS256, PS512, RS256};
+        let rsa = jwk(RS256);
+        assert_eq!(algorithms(&rsa, &[]), Ok(vec![RS256]));
+        assert_eq!(algorithms(&bare(&rsa), &[]), Ok(vec![RS256]));
+        assert_eq!(algorithms(&bare(&rsa), &[PS256, ES256, RS256]), Ok(vec![PS256, RS256]));
+        assert_eq!(algorithms(&with(rsa.clone(), "alg", json!("PS512")), &[]), Ok(vec![PS512]));
+        assert!(algorithms(&with(rsa.clone(), "alg", json!("PS512")), &[RS256]).is_err());
+        assert!(algorithms(&bare(&rsa), &[ES256, HS256]).is_err());
+        assert_eq!(algorithms(&bare(&jwk(ES256)), &[]), Ok(vec![ES256]));
+        assert_eq!(algorithms(&bare(&jwk(ES384)), &[ES384, ES256]), Ok(vec![ES384]));
+        let edwards = jwk(EdDSA);
+        assert_eq!(algorithms(&edwards, &[]), Ok(vec![EdDSA]));
+        assert_eq!(algorithms(&with(edwards, "alg", json!("Ed25519")), &[]), Ok(vec![EdDSA]), "RFC 9864");
+    }
+
+    #[test]
+    fn what_a_key_is_not_made_for_it_is_not_used_for() {
+        let good = jwk(Algorithm::ES256);
+        for (name, value) in [
+            ("use", json!("enc")),
+            ("use", json!("tls")),
+            ("key_ops", json!(["sign"])),
+            ("key_ops", json!([])),
+            ("alg", json!("RS256")),
+            ("alg", json!("HS256")),
+            ("alg", json!("ES384")),
+            ("alg", json!("ECDH-ES")),
+            ("alg", json!("none")),
+            ("alg", json!(1)),
+            ("crv", json!("P-384")),
+            ("crv", json!("secp256k1")),
+            ("kty", json!("OKP")),
+            ("kty", json!("oct")),
+            ("x", json!("AAAA")),
+            ("x", json!("not base64")),
+            ("y", json!(null)),
+        ] {
+            assert!(algorithms(&with(good.clone(), name, value.clone()), &[]).is_err(), "{name}: {value}");
+        }
+        let edwards = jwk(Algorithm::EdDSA);
+        for curve in ["X25519", "Ed448", "P-256"] {
+            assert!(algorithms(&with(edwards.clone(), "crv", json!(curve)), &[]).is_err(), "{curve}");
+        }
+        // 1024 bits, which anybody with some machines can factor.
+        let small = json!({"kty": "RSA", "n": BASE64_URL_SAFE_NO_PAD.encode([0xC5; 128]), "e": "AQAB"});
+        assert!(algorithms(&small, &[]).unwrap_err().contains("1024 bits"));
+        let short = json!({"kty": "oct", "k": BASE64_URL_SAFE_NO_PAD.encode("short")});
+        assert!(algorithms(&short, &[]).unwrap_err().contains("at least 32 bytes"));
+    }
+
+    #[test]
+    fn a_secret_may_be_written_in_any_base64() {
+        let bytes = [0xFB, 0xEF, 0xFF, 0x01];
+        for text in ["++//AQ==", "--__AQ", "++//AQ", " --__AQ==\n"] {
+            assert_eq!(from_base64(text).unwrap(), bytes, "{text}");
+        }
+        assert!(from_base64("*").is_err());
+    }
+}

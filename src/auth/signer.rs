@@ -62,7 +62,10 @@ impl SigningKey {
         let key = EncodingKey::from_rsa_pem(pem)
             .or_else(|_| EncodingKey::from_ec_pem(pem))
             .or_else(|_| EncodingKey::from_ed_pem(pem));
-        let key = key.map_err(|_| "is not a private key in PEM (RSA, EC or Ed25519)".to_owned())?;
+        let key = key.map_err(|_| {
+            "is not a private key in PEM (RSA, EC or Ed25519, in PKCS #8: see `openssl pkcs8 -topk8 -nocrypt`)"
+                .to_owned()
+        })?;
         let possible: &[Algorithm] = match key.family() {
             AlgorithmFamily::Rsa => &[Algorithm::RS256],
             AlgorithmFamily::Ec => &[Algorithm::ES256, Algorithm::ES384],

@@ -402,3 +402,33 @@ async fn over_the_wire_an_attack_ends_with_a_close_that_gives_nothing_away() {
         assert_eq!(client.closed().await, (4401, "the token's signature is wrong".to_owned()));
     }
 }
+
+/// RFC 7515, A.1 and A.3. Their claims have no user, which is what is found wrong with them: behind
+/// the signature.
+#[tokio::test]
+async fn the_examples_of_the_rfc_are_rightly_signed_and_one_letter_less_is_not() {
+    const CLAIMS: &str =
+        "eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ";
+    let secret = json!({"kty": "oct", "k": "AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow"});
+    let point = json!({
+        "kty": "EC", "crv": "P-256",
+        "x": "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU", "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0",
+    });
+    let file = TempFile::new("rfc.json", &json!({"keys": [secret, point]}).to_string());
+    let mut config = Config::new(Secret::new("unused"), Secret::new(API_KEY));
+    let published = KeySource { jwks_file: Some(file.0.clone()), ..KeySource::default() };
+    config.issuers = vec![Issuer { keys: vec![published], ..Issuer::default() }];
+    let verifier = Verifier::new(&config).unwrap();
+    for (header, signature) in [
+        ("eyJ0eXAiOiJKV1QiLA0KICJhbGciOiJIUzI1NiJ9", "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"),
+        (
+            "eyJhbGciOiJFUzI1NiJ9",
+            "DtEhU3ljbEg8L38VWAfUAqOyKAM6-Xx-F4GawxaepmXFCgfTjDxw5djxLa8ISlSApmWQxfKTUJqPP3-Kg6NU1Q",
+        ),
+    ] {
+        let error = verifier.verify(&format!("{header}.{CLAIMS}.{signature}")).await.unwrap_err();
+        assert_eq!(error.reason, Reason::MissingClaim, "{error}");
+        let error = verifier.verify(&format!("{header}.{CLAIMS}.A{}", &signature[1..])).await.unwrap_err();
+        assert_eq!(error.reason, Reason::BadSignature, "{error}");
+    }
+}

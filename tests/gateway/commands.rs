@@ -197,6 +197,29 @@ async fn a_key_that_is_made_here_signs_tokens_that_are_accepted_and_explained() 
 }
 
 #[tokio::test]
+async fn a_public_key_in_pem_counts_as_openssl_writes_it() {
+    for (algorithm, more) in
+        [("ES256", ""), ("ES384", ""), ("EdDSA", ""), ("RS256", ""), ("RS256", "rsa"), ("RS256", "PS384")]
+    {
+        let private = TempFile::new("private.pem", &output(wsgate(&["token", "key", algorithm])).await.1);
+        let path = private.0.to_str().unwrap();
+        // The older form of RSA keys (PKCS #1) too.
+        let form: &[&str] = if more == "rsa" { &["rsa", "-RSAPublicKey_out"] } else { &["pkey", "-pubout"] };
+        let openssl = Command::new("openssl").args(form).args(["-in", path]).output().await.unwrap();
+        let public = String::from_utf8(openssl.stdout).unwrap();
+        assert!(public.contains("PUBLIC KEY"), "{public}");
+        let public = TempFile::new("public.pem", &public);
+        let signed_with = if more.starts_with("PS") { more } else { algorithm };
+        let text =
+            format!("[[issuers]]\nalgorithms = [{signed_with:?}]\nkeys = [{{ public_key_file = {:?} }}]\n", public.0);
+        let config = TempFile::new("wsgate.toml", &text);
+        let sign = wsgate(&["token", "--sub", "alice", "--key", path, "--algorithm", signed_with]);
+        let (accepted, said) = check(output(sign).await.1.trim(), &config).await;
+        assert!(accepted && said.contains(signed_with), "{algorithm} {more}: {said}");
+    }
+}
+
+#[tokio::test]
 async fn a_token_is_checked_with_the_keys_that_its_issuer_publishes_or_the_reason_why_they_are_not_to_be_had() {
     let key = Key::new(jsonwebtoken::Algorithm::ES256);
     let keys = PublishedKeys::start(vec![key.jwk("1")]).await;
