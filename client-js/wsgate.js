@@ -164,7 +164,11 @@ export function connect(
 
   const enter = (name) => {
     inside.add(name);
-    if (rooms.has(name)) rooms.get(name).removed = false;
+    const room = rooms.get(name);
+    if (!room) return;
+    room.removed = false;
+    // A backend has done what was refused before.
+    if (!room.asked) room.ready = Promise.resolve();
   };
 
   const renew = async () => {

@@ -259,6 +259,18 @@ describe("errors", () => {
     await reaches("open");
   });
 
+  test("a join that was refused is over once a backend has put the user into the room", async (t) => {
+    const gateway = await startGateway(t);
+    const { socket } = start(t, gateway.url, tokenOf("alice", { grants: {} }));
+    const room = socket.join("a");
+    await assert.rejects(room.ready, refusal("forbidden"));
+    await push(gateway, "/v1/users/alice/join", { room: "a" });
+    // What was said before this answer has been heard with it.
+    await socket.publish({ self: true }, "e");
+    await room.ready;
+    await socket.join("a").ready;
+  });
+
   test("an error without an id is of the oldest request", async (t) => {
     const gateway = await startGateway(t);
     const { socket, reaches } = start(t, gateway.url, tokenOf("alice"));
