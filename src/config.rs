@@ -1,5 +1,6 @@
 //! What an operator decides: whose tokens count, who may connect, secrets and limits.
 
+mod file;
 mod issuer;
 mod limits;
 mod origin;
@@ -17,7 +18,8 @@ use thiserror::Error;
 
 use crate::clock::Clock;
 
-pub use issuer::{File, Issuer, KeySource, Place};
+pub use file::File;
+pub use issuer::{Issuer, KeySource, Place};
 pub use limits::Limits;
 pub use origin::{OriginPattern, Origins};
 

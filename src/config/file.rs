@@ -1,0 +1,46 @@
+//! The configuration file (TOML).
+
+use std::path::Path;
+use std::str::FromStr;
+
+use serde::Deserialize;
+
+use super::{Anonymous, Issuer};
+
+/// The configuration file.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct File {
+    /// Whose tokens count.
+    #[serde(default)]
+    pub issuers: Vec<Issuer>,
+    /// What connections without a token may do; they are refused if this is missing.
+    pub anonymous: Option<Anonymous>,
+}
+
+impl File {
+    /// Reads a file. Paths in it are relative to its folder.
+    ///
+    /// # Errors
+    /// In words: it cannot be read, or what is wrong in which line.
+    pub fn read(path: &Path) -> Result<Self, String> {
+        let text =
+            std::fs::read_to_string(path).map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
+        let mut file: Self = text.parse().map_err(|error| format!("{}: {error}", path.display()))?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        for key in file.issuers.iter_mut().flat_map(|issuer| &mut issuer.keys) {
+            for path in [&mut key.secret_file, &mut key.public_key_file, &mut key.jwks_file].into_iter().flatten() {
+                *path = folder.join(&*path);
+            }
+        }
+        Ok(file)
+    }
+}
+
+impl FromStr for File {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        toml::from_str(text).map_err(|error| error.to_string())
+    }
+}
