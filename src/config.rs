@@ -4,6 +4,7 @@ mod file;
 mod issuer;
 mod limits;
 mod origin;
+mod room;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -22,6 +23,7 @@ pub use file::File;
 pub use issuer::{Issuer, KeySource, Place};
 pub use limits::Limits;
 pub use origin::{OriginPattern, Origins};
+pub use room::{Access, Asker, PRESENCE_LIMIT, Placeholder, RoomPattern, RoomRule};
 
 /// The shortest API key, in bytes: 16 are what a random 128-bit key has before it is encoded.
 pub const MIN_API_KEY_BYTES: usize = 16;
@@ -31,6 +33,9 @@ pub const MIN_API_KEY_BYTES: usize = 16;
 pub struct Config {
     /// Whose tokens count, each with its keys.
     pub issuers: Vec<Issuer>,
+    /// Who may do what in which rooms: the first rule that a room matches decides. If there is none,
+    /// tokens alone do.
+    pub rooms: Vec<RoomRule>,
     /// The key that backends show to the API.
     pub api_key: Secret,
     /// Whose pages may connect.
@@ -64,6 +69,9 @@ pub struct Anonymous {
     /// Patterns of rooms, and what is allowed in the rooms that match.
     #[serde(default)]
     pub grants: BTreeMap<String, Vec<String>>,
+    /// Who of them may do what in which rooms: the rules for others do not concern them.
+    #[serde(default, deserialize_with = "room::rules")]
+    pub rooms: Vec<RoomRule>,
     /// How many there may be at once.
     #[serde(default = "Anonymous::default_connections")]
     pub max_connections: usize,
@@ -135,6 +143,7 @@ impl Config {
     pub fn new(jwt_secret: Secret, api_key: Secret) -> Self {
         Self {
             issuers: vec![Issuer::with_secret(jwt_secret)],
+            rooms: Vec::new(),
             api_key,
             origins: Origins::default(),
             cookie: None,
@@ -147,6 +156,11 @@ impl Config {
             workers: NonZeroUsize::MIN,
             page: None,
         }
+    }
+
+    /// Whether somebody wants to know all claims of a token: rules with places for them, or a backend.
+    pub fn keeps_claims(&self) -> bool {
+        self.rooms.iter().any(|rule| rule.pattern.claims().next().is_some())
     }
 
     /// Says what cannot be. What is wrong with a key is found when the gateway is made.
@@ -163,6 +177,10 @@ impl Config {
             return Err(ConfigError::new("issuers", "must have one at least, or nobody could connect"));
         }
         issuer::check_all(&self.issuers)?;
+        room::check_rules("rooms", &self.rooms, false)?;
+        if let Some(anonymous) = &self.anonymous {
+            room::check_rules("anonymous.rooms", &anonymous.rooms, false)?;
+        }
         if self.cookie.is_some() && !self.origins.is_strict() {
             // Any page can make a browser send a cookie (CWE-1385).
             return Err(ConfigError::new(

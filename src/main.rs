@@ -89,6 +89,7 @@ impl Identity {
         };
         let mut config = Config::new(Secret::new(""), api_key);
         config.issuers = file.issuers.into_iter().chain(jwt_secret).collect();
+        config.rooms = file.rooms;
         config.anonymous = file.anonymous;
         config.origins = Origins::list(self.origins).required(self.require_origin);
         config.cookie = self.cookie;

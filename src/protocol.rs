@@ -15,7 +15,7 @@ mod target;
 
 pub use backend::{BackendPublish, BlockRequest, RevocationRequest, Revoked, RoomRequest, TicketRequest};
 pub use close::{Close, CloseCode, Retry};
-pub use name::{ConnectionId, EventName, MAX_EVENT_BYTES, MAX_ROOM_BYTES, MAX_USER_BYTES, RoomName, UserId};
+pub use name::{ConnectionId, EventName, MAX_EVENT_BYTES, MAX_ROOM_BYTES, MAX_USER_BYTES, PERSONAL, RoomName, UserId};
 pub use pattern::Pattern;
 pub use problem::Problem;
 pub use refusal::{ErrorCode, Refusal};

@@ -8,8 +8,9 @@ use axum::extract::{Path, Request, State};
 use axum::response::Response;
 use axum::routing::{delete, get, post};
 use serde::{Deserialize, Serialize};
+use serde_json::Map;
 
-use crate::auth::{Grants, Offer, Revocation, RevocationError, Subject, TicketError};
+use crate::auth::{Details, Grants, Offer, Revocation, RevocationError, Subject, TicketError, profile};
 use crate::protocol::{BlockRequest, ErrorCode, Problem, Refusal, RevocationRequest, Revoked, TicketRequest, UserId};
 use crate::revoke::revoke;
 
@@ -43,11 +44,13 @@ async fn ticket(State(api): State<Arc<Api>>, request: Request) -> Result<Respons
     let wanted = TicketRequest::parse(text(&body)?, api.bounds())?;
     let grants = wanted.grants.map_or_else(|| Ok(Grants::default()), Grants::deserialize);
     let grants = grants.map_err(|error| Refusal::invalid("grants", &format!("cannot be: {}", in_short(&error))))?;
+    let details = details(&wanted)?;
     let valid_for = within("valid_for", wanted.valid_for, TICKET_SECONDS, MAX_TICKET_SECONDS)?;
     let expires_in = within("expires_in", wanted.expires_in, CONNECTION_SECONDS, MAX_CONNECTION_SECONDS)?;
     let made = api.authenticator.tickets().make(Offer {
         user: wanted.user,
         grants,
+        details,
         session: wanted.session,
         origin: wanted.origin,
         valid_for: Duration::from_secs(valid_for),
@@ -62,6 +65,17 @@ async fn ticket(State(api): State<Arc<Api>>, request: Request) -> Result<Respons
             Err(Problem::new(ErrorCode::NotStored, "no ticket could be made"))
         }
     }
+}
+
+/// What a ticket says beside the grants.
+fn details(wanted: &TicketRequest<'_>) -> Result<Option<Box<Details>>, Problem> {
+    if wanted.claims.is_none() && wanted.profile.is_none() {
+        return Ok(None);
+    }
+    let claims = wanted.claims.map_or_else(|| Ok(Map::new()), Map::deserialize);
+    let claims = claims.map_err(|_| Refusal::invalid("claims", "must be an object"))?;
+    let profile = wanted.profile.map(profile).transpose().map_err(|why| Refusal::invalid("profile", &why))?;
+    Ok(Some(Box::new(Details { claims: Arc::new(claims), profile })))
 }
 
 /// A revocation, and whether it is kept when the gateway ends.

@@ -94,6 +94,7 @@ impl Authenticator {
             issued_at: now,
             handles: None,
             guest: Some(Box::new(Guest { max_rooms: guests.max_rooms, _place: place })),
+            details: None,
         })
     }
 

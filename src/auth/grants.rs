@@ -1,6 +1,7 @@
 //! What a token lets its bearer do, in rooms that match a pattern.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -15,6 +16,8 @@ pub enum Permission {
     Join,
     /// Send events to it.
     Publish,
+    /// See who is in it.
+    Members,
 }
 
 /// The `grants` claim: patterns of room names, and what is allowed in the rooms that match.
@@ -38,12 +41,17 @@ struct Grant {
 impl Grants {
     /// Whether this may be done in the room.
     pub fn allow(&self, permission: Permission, room: &RoomName) -> bool {
-        self.any(permission, |pattern| pattern.matches(room))
+        self.granting(permission, room).is_some()
+    }
+
+    /// The pattern by which this may be done in the room.
+    pub fn granting(&self, permission: Permission, room: &RoomName) -> Option<&Pattern> {
+        self.of(permission).find(|pattern| pattern.matches(room))
     }
 
     /// Whether this may be done in every room there is, as only the pattern `*` says.
     pub fn allow_everywhere(&self, permission: Permission) -> bool {
-        self.any(permission, Pattern::is_everything)
+        self.of(permission).any(Pattern::is_everything)
     }
 
     /// Reads grants as a configuration has them: patterns, and what each allows.
@@ -65,8 +73,8 @@ impl Grants {
         if others.0.is_empty() { self } else { Self(self.0.iter().chain(&others.0).cloned().collect()) }
     }
 
-    fn any(&self, permission: Permission, matches: impl Fn(&Pattern) -> bool) -> bool {
-        self.0.iter().any(|grant| grant.permissions.contains(&permission) && matches(&grant.pattern))
+    fn of(&self, permission: Permission) -> impl Iterator<Item = &Pattern> {
+        self.0.iter().filter(move |grant| grant.permissions.contains(&permission)).map(|grant| &grant.pattern)
     }
 
     /// Adds another grant, written as `chat:*=join,publish`.
@@ -96,6 +104,16 @@ impl From<Grants> for Written {
     }
 }
 
+impl fmt::Display for Permission {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Join => "join",
+            Self::Publish => "publish",
+            Self::Members => "members",
+        })
+    }
+}
+
 impl FromStr for Permission {
     type Err = String;
 
@@ -103,7 +121,8 @@ impl FromStr for Permission {
         match word.trim() {
             "join" => Ok(Self::Join),
             "publish" => Ok(Self::Publish),
-            other => Err(format!("`{other}` cannot be granted: it is one of join, publish")),
+            "members" => Ok(Self::Members),
+            other => Err(format!("`{other}` cannot be granted: it is one of join, publish, members")),
         }
     }
 }
@@ -132,7 +151,7 @@ mod tests {
     fn a_grant_on_the_command_line_is_refused_in_words() {
         let refuse = |text: &str| Grants::default().add(text).unwrap_err();
         assert_eq!(refuse("chat:*"), "must look like 'chat:*=join,publish'");
-        assert_eq!(refuse("chat:*=jion"), "`jion` cannot be granted: it is one of join, publish");
+        assert_eq!(refuse("chat:*=jion"), "`jion` cannot be granted: it is one of join, publish, members");
         assert_eq!(refuse("=join"), "a pattern has 1 to 255 bytes");
     }
 }

@@ -1,15 +1,26 @@
 //! What is known of a connection once it has proven who it is.
 
+use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Duration;
 
+use serde::Serialize;
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+use smallvec::{SmallVec, smallvec};
 use tokio::sync::OwnedSemaphorePermit;
 
+use crate::config::{Asker, Placeholder};
 use crate::protocol::UserId;
 
 use super::grants::Grants;
+use super::token::at;
 
 /// What the users without a token are called, before a number of their own. No token can name one.
 pub const ANONYMOUS_PREFIX: &str = "anonymous:";
+
+/// The longest profile of a user, in bytes.
+pub const MAX_PROFILE_BYTES: usize = 2048;
 
 /// Who somebody is, until when, and what they may do.
 #[derive(Debug)]
@@ -29,6 +40,17 @@ pub struct Identity {
     pub handles: Option<Box<Handles>>,
     /// For somebody without a token.
     pub guest: Option<Box<Guest>>,
+    /// What else is known, where somebody wants to know it.
+    pub details: Option<Box<Details>>,
+}
+
+/// What else is known of somebody: it takes room on every connection, and most need none of it.
+#[derive(Debug, Clone, Default)]
+pub struct Details {
+    /// All claims of the token, if rules or a backend ask for them.
+    pub claims: Arc<Map<String, Value>>,
+    /// What others in the same rooms may see of the user.
+    pub profile: Option<Arc<RawValue>>,
 }
 
 /// Who vouches for an identity.
@@ -63,10 +85,73 @@ pub struct Guest {
 }
 
 impl Identity {
+    /// Somebody of whom nothing is known but the name.
+    pub fn of(user: UserId) -> Self {
+        Self {
+            user,
+            expires_at: Duration::MAX,
+            grants: Grants::default(),
+            authority: Authority::Nobody,
+            issued_at: Duration::ZERO,
+            handles: None,
+            guest: None,
+            details: None,
+        }
+    }
+
+    /// All claims of the token, where they are kept.
+    pub fn claims(&self) -> Arc<Map<String, Value>> {
+        self.details.as_ref().map(|details| Arc::clone(&details.claims)).unwrap_or_default()
+    }
+
+    /// Whether another identity of the same user says the same, but for when it was issued and ends.
+    pub fn says_as_much_as(&self, other: &Self) -> bool {
+        let lasting = |identity: &Self| {
+            let mut claims = identity.details.as_ref().map(|details| (*details.claims).clone()).unwrap_or_default();
+            claims.retain(|name, _| !matches!(name.as_str(), "exp" | "iat" | "nbf" | "jti"));
+            claims
+        };
+        self.grants == other.grants && lasting(self) == lasting(other)
+    }
+
     /// Whether another may take this one's place on a live connection: the same user, by the word of
     /// the same issuer. What a backend vouches for with a ticket, either may go on with.
     pub fn is_renewed_by(&self, other: &Self) -> bool {
         let vouched = self.authority == Authority::Backend || other.authority == Authority::Backend;
         self.user == other.user && (vouched || self.authority == other.authority)
+    }
+}
+
+impl Asker for Identity {
+    fn values(&self, placeholder: &Placeholder) -> SmallVec<[Cow<'_, str>; 1]> {
+        match placeholder {
+            Placeholder::User => smallvec![self.user.as_str().into()],
+            Placeholder::Claim(path) => match self.details.as_ref().and_then(|details| at(&details.claims, path)) {
+                Some(Value::Array(many)) => many.iter().filter_map(text).collect(),
+                Some(one) => text(one).into_iter().collect(),
+                None => SmallVec::new(),
+            },
+        }
+    }
+}
+
+/// What others may see of a user, as a token or a backend says it.
+///
+/// # Errors
+/// It is too long.
+pub fn profile(value: impl Serialize) -> Result<Arc<RawValue>, String> {
+    let written = serde_json::value::to_raw_value(&value).map_err(|error| error.to_string())?;
+    if written.get().len() > MAX_PROFILE_BYTES {
+        return Err(format!("must not be longer than {MAX_PROFILE_BYTES} bytes"));
+    }
+    Ok(written.into())
+}
+
+/// A claim as it stands in a room's name: strings and whole numbers do.
+fn text(value: &Value) -> Option<Cow<'_, str>> {
+    match value {
+        Value::String(text) => Some(text.into()),
+        Value::Number(number) if number.is_i64() || number.is_u64() => Some(number.to_string().into()),
+        _ => None,
     }
 }

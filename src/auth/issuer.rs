@@ -12,7 +12,7 @@ use crate::config::{self, Config, ConfigError, KeySource, Place};
 use crate::protocol::UserId;
 
 use super::grants::Grants;
-use super::identity::{ANONYMOUS_PREFIX, Authority, Handles, Identity};
+use super::identity::{ANONYMOUS_PREFIX, Authority, Details, Handles, Identity, profile};
 use super::key::{Key, KeySet, Setting, from_base64};
 use super::reason::{Reason, TokenError, shown};
 use super::remote::RemoteKeys;
@@ -30,6 +30,7 @@ pub(super) struct Issuer {
     number: u16,
     default_grants: Grants,
     leeway: Duration,
+    keeps_claims: bool,
     keys: KeySet,
     remote: Option<Arc<RemoteKeys>>,
 }
@@ -60,7 +61,8 @@ impl Issuer {
         let remote = RemoteKeys::of(written, &config.limits, &config.clock)
             .map_err(|(field, why)| ConfigError::new(setting(field), why))?;
         let leeway = config.limits.leeway;
-        Ok(Self { written: written.clone(), number, default_grants, leeway, keys, remote: remote.map(Arc::new) })
+        let (keeps_claims, remote) = (config.keeps_claims(), remote.map(Arc::new));
+        Ok(Self { written: written.clone(), number, default_grants, leeway, keeps_claims, keys, remote })
     }
 
     /// What `iss` must be, if this issuer has a name.
@@ -117,7 +119,8 @@ impl Issuer {
         let handles = self.handles(claims)?;
         let grants = self.grants(claims)?;
         let authority = Authority::Issuer(self.number);
-        Ok(Identity { user, expires_at, grants, authority, issued_at, handles, guest: None })
+        let details = self.details(claims)?;
+        Ok(Identity { user, expires_at, grants, authority, issued_at, handles, guest: None, details })
     }
 
     /// Whether a token is meant for here.
@@ -185,6 +188,18 @@ impl Issuer {
         }
         let (issuer, token, session) = (self.name().map(Into::into), token.map(Into::into), session.map(Into::into));
         Ok(Some(Box::new(Handles { issuer, token, session })))
+    }
+
+    /// What else somebody wants to know.
+    fn details(&self, claims: &Claims) -> Result<Option<Box<Details>>, TokenError> {
+        let claim = self.written.profile_claim.as_deref();
+        let profile = match claim.and_then(|claim| Some((claim, claims.at(claim)?))) {
+            Some((claim, value)) => Some(profile(value).map_err(|why| invalid(claim, &why))?),
+            None => None,
+        };
+        let kept = if self.keeps_claims { Arc::new(claims.all().clone()) } else { Arc::default() };
+        let needed = self.keeps_claims || profile.is_some();
+        Ok(needed.then(|| Box::new(Details { claims: kept, profile })))
     }
 
     fn grants(&self, claims: &Claims) -> Result<Grants, TokenError> {

@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::protocol::UserId;
 
 use super::grants::Grants;
-use super::identity::{ANONYMOUS_PREFIX, Authority, Handles, Identity};
+use super::identity::{ANONYMOUS_PREFIX, Authority, Details, Handles, Identity};
 use super::reason::{Reason, TokenError};
 
 /// As many bytes as nobody can guess.
@@ -31,6 +31,8 @@ pub struct Offer {
     pub session: Option<String>,
     /// The origin of the page that it is for; any, if there is none.
     pub origin: Option<String>,
+    /// What else is known of them.
+    pub details: Option<Box<Details>>,
     /// For how long the ticket can be used.
     pub valid_for: Duration,
     /// For how long the connection may last that is made with it.
@@ -126,6 +128,7 @@ impl Tickets {
             issued_at: lapses.saturating_sub(offer.valid_for),
             handles,
             guest: None,
+            details: offer.details,
         })
     }
 }

@@ -73,8 +73,8 @@ impl Claims {
     }
 
     /// All of them.
-    pub(super) fn to_json(&self) -> Value {
-        Value::Object(self.0.clone())
+    pub(super) fn all(&self) -> &Map<String, Value> {
+        &self.0
     }
 
     /// A claim that must be a string, if it is there.
@@ -87,7 +87,8 @@ impl Claims {
     }
 }
 
-fn at<'v>(object: &'v Map<String, Value>, path: &str) -> Option<&'v Value> {
+/// What is at a path in an object: see [`Claims::at`].
+pub(super) fn at<'v>(object: &'v Map<String, Value>, path: &str) -> Option<&'v Value> {
     if let Some(value) = object.get(path) {
         return Some(value);
     }

@@ -91,7 +91,7 @@ impl Verifier {
             Err(error) => return Explanation { outcome: Err(error), ..found },
         };
         found.header = Some(json!({"alg": presented.alg, "kid": presented.kid, "typ": presented.typ}));
-        found.claims = Some(presented.claims.to_json());
+        found.claims = Some(presented.claims.all().clone().into());
         found.issuer = self.issuer_of(&presented).ok().map(|issuer| issuer.title());
         found.outcome = match self.authentic(&presented).await {
             Ok((issuer, key)) => {

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use serde::Deserialize;
 
+use super::room::{self, RoomRule};
 use super::{Anonymous, Issuer};
 
 /// The configuration file.
@@ -14,6 +15,9 @@ pub struct File {
     /// Whose tokens count.
     #[serde(default)]
     pub issuers: Vec<Issuer>,
+    /// Who may do what in which rooms; tokens alone say so if there are none.
+    #[serde(default, deserialize_with = "room::rules")]
+    pub rooms: Vec<RoomRule>,
     /// What connections without a token may do; they are refused if this is missing.
     pub anonymous: Option<Anonymous>,
 }
@@ -41,6 +45,11 @@ impl FromStr for File {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        toml::from_str(text).map_err(|error| error.to_string())
+        let mut file: Self = toml::from_str(text).map_err(|error| error.to_string())?;
+        room::number_lines(&mut file.rooms, text);
+        if let Some(anonymous) = &mut file.anonymous {
+            room::number_lines(&mut anonymous.rooms, text);
+        }
+        Ok(file)
     }
 }

@@ -41,6 +41,8 @@ pub struct Issuer {
     /// What every user of this issuer may do, beside what the token grants.
     #[serde(default)]
     pub grants: BTreeMap<String, Vec<String>>,
+    /// The claim with what other members of a room may see of a user, as a name or a picture.
+    pub profile_claim: Option<String>,
     /// The claim with the id of the login's session.
     #[serde(default = "Issuer::sid")]
     pub session_claim: String,
@@ -162,6 +164,7 @@ impl Issuer {
             (".user_claim", &self.user_claim),
             (".grants_claim", &self.grants_claim),
             (".session_claim", &self.session_claim),
+            (".profile_claim", self.profile_claim.as_ref().unwrap_or(&self.user_claim)),
         ] {
             if claim.is_empty() {
                 return wrong(field, "must not be empty");
@@ -182,6 +185,7 @@ impl Default for Issuer {
             user_prefix: String::new(),
             grants_claim: Self::grants_claim(),
             grants: BTreeMap::new(),
+            profile_claim: None,
             session_claim: Self::sid(),
             algorithms: Vec::new(),
             keys: Vec::new(),

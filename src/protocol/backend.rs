@@ -80,6 +80,10 @@ pub struct TicketRequest<'a> {
     pub user: UserId,
     /// What they may do, as in a token.
     pub grants: Option<&'a RawValue>,
+    /// What is known of them, as the claims of a token: any object.
+    pub claims: Option<&'a RawValue>,
+    /// What others in the same rooms may see of them.
+    pub profile: Option<&'a RawValue>,
     /// The id of the login's session.
     pub session: Option<String>,
     /// The origin of the page that may use it.
@@ -178,6 +182,8 @@ impl<'a> TicketRequest<'a> {
         let ticket = Self {
             user: fields.name("user")?.ok_or_else(|| fields.missing("user"))?,
             grants: fields.raw("grants"),
+            claims: fields.raw("claims"),
+            profile: fields.raw("profile"),
             session: take_handle(&mut fields, "session")?,
             origin: take_handle(&mut fields, "origin")?,
             valid_for: fields.seconds("valid_for")?,

@@ -15,7 +15,7 @@ pub const MAX_USER_BYTES: usize = 128;
 pub const MAX_EVENT_BYTES: usize = 128;
 
 /// Rooms of this prefix are the users' personal rooms: the gateway alone decides who is in them.
-const PERSONAL: &str = "user:";
+pub const PERSONAL: &str = "user:";
 
 /// Says what is wrong with a name, or nothing.
 fn check(name: &str, max: usize) -> Result<(), String> {

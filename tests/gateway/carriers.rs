@@ -159,6 +159,7 @@ async fn what_a_ticket_cannot_be_is_refused_by_its_field() {
 async fn with_guests(max_connections: usize) -> Server {
     Server::configured(|config| {
         config.anonymous = Some(Anonymous {
+            rooms: Vec::new(),
             grants: [("news:*".to_owned(), vec!["join".to_owned()])].into(),
             max_connections,
             max_rooms: 2,
