@@ -1,5 +1,6 @@
 //! The backend door: events in, look-ups out, over HTTP with an API key.
 
+mod access;
 mod identity;
 
 use std::str::FromStr;
@@ -17,8 +18,9 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::Serialize;
 use subtle::ConstantTimeEq;
 
-use crate::auth::Authenticator;
+use crate::auth::{Authenticator, Rules};
 use crate::config::Config;
+use crate::errand::Errands;
 use crate::hub::{Event, Hub, Member};
 use crate::metrics::Metrics;
 use crate::protocol::{
@@ -34,6 +36,10 @@ pub(crate) struct Api {
     pub(crate) hub: Arc<Hub>,
     /// Decides who gets in.
     pub(crate) authenticator: Arc<Authenticator>,
+    /// Who may do what in rooms.
+    pub(crate) rules: Arc<Rules>,
+    /// What is to be asked of live connections.
+    pub(crate) errands: Arc<Errands>,
     /// What is counted.
     pub(crate) metrics: Arc<Metrics>,
 }
@@ -48,6 +54,7 @@ pub(crate) fn routes(api: Arc<Api>) -> Router {
         .route("/v1/users/{user}/leave", post(leave))
         .route("/v1/rooms/{room}", get(room))
         .merge(identity::routes())
+        .merge(access::routes())
         .route_layer(middleware::from_fn_with_state(Arc::clone(&api), check_key))
         .route("/health", get(|| async { "ok\n" }))
         .route("/ready", get(ready))
@@ -161,7 +168,7 @@ async fn leave(State(api): State<Arc<Api>>, path: PathName, request: Request) ->
         left: usize,
     }
     let (members, room) = api.user_and_room(path, request).await?;
-    let told = Told::Left { room: &room }.frame();
+    let told = Told::Left { room: &room, reason: None, temporary: None }.frame();
     let left = members.iter().filter(|member| api.hub.leave(member, &room, Some(told.clone()))).count();
     Ok(json(&Answer { left }))
 }

@@ -75,6 +75,9 @@ pub struct Anonymous {
     /// How many there may be at once.
     #[serde(default = "Anonymous::default_connections")]
     pub max_connections: usize,
+    /// Whether they may call the backend.
+    #[serde(default)]
+    pub calls: bool,
     /// How many rooms each may be in, its personal one not counted.
     #[serde(default = "Anonymous::default_rooms")]
     pub max_rooms: usize,

@@ -26,9 +26,11 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::auth::{Attempts, Authenticator, Reason, TokenError};
+use crate::auth::{Attempts, Authenticator, Reason, Rules, TokenError};
+use crate::backend::Backend;
 use crate::clock::Clock;
 use crate::config::{Limits, Origins};
+use crate::errand::Errands;
 use crate::hub::{Flusher, Hub};
 use crate::metrics::Metrics;
 use crate::protocol::{Close, CloseCode, ErrorCode, Problem};
@@ -66,7 +68,13 @@ pub(crate) struct Door {
     /// What is counted.
     pub(crate) metrics: Arc<Metrics>,
     /// Whose pages may connect, where a token may be, and whom to believe.
+    pub(crate) admission: Arc<Admission>,
+    /// Who may do what in rooms.
     pub(crate) rules: Arc<Rules>,
+    /// Whom to ask what rules leave open.
+    pub(crate) backend: Arc<Backend>,
+    /// What backends want to know of live connections.
+    pub(crate) errands: Arc<Errands>,
     /// Set when the gateway stops.
     pub(crate) stopping: CancellationToken,
     /// Turns for those who go, where many do at once.
@@ -76,7 +84,7 @@ pub(crate) struct Door {
 }
 
 /// What is decided by a request's headers.
-pub(crate) struct Rules {
+pub(crate) struct Admission {
     /// Whose pages may connect.
     pub(crate) origins: Origins,
     /// The cookie that may hold a token.
@@ -109,12 +117,12 @@ pub(crate) fn routes(door: Arc<Door>) -> Router {
 /// Upgrades to a WebSocket, whatever its token is worth: a browser cannot read the answer to an
 /// upgrade that fails, but it can read a close code.
 async fn connect(State(door): State<Arc<Door>>, request: Request) -> Response {
-    let (headers, rules) = (request.headers(), &door.rules);
-    let visitor = Visitor::of(headers, peer(&request), &rules.trusted_proxies);
+    let (headers, admission) = (request.headers(), &door.admission);
+    let visitor = Visitor::of(headers, peer(&request), &admission.trusted_proxies);
     if let Err(problem) = door.check_origin(headers, &visitor).and_then(|()| door.check_attempts(&visitor)) {
         return problem.into_response();
     }
-    let shown = credential::shown(headers, request.uri().query().unwrap_or_default(), rules.cookie.as_deref());
+    let shown = credential::shown(headers, request.uri().query().unwrap_or_default(), admission.cookie.as_deref());
     let upgrade = match Upgrade::accept(request) {
         Ok(upgrade) => upgrade,
         Err(problem) => return problem.into_response(),
@@ -136,7 +144,7 @@ impl Door {
         let origins = headers.get_all(ORIGIN).iter().count();
         let host = headers.get(HOST).and_then(|host| host.to_str().ok());
         let known = origins == usize::from(visitor.origin.is_some());
-        if known && self.rules.origins.allow(visitor.origin.as_deref(), host) {
+        if known && self.admission.origins.allow(visitor.origin.as_deref(), host) {
             return Ok(());
         }
         self.count_refusal("origin_not_allowed", visitor);

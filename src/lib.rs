@@ -11,7 +11,7 @@
 //! main            arguments, signals          dev   a page and tokens to try it with
 //! server          binds, accepts, drains
 //! connection api  the two doors, which do not know each other
-//! revoke          what both do
+//! revoke errand   what both do
 //! hub  auth       who is where and fan-out · token, identity, may it?
 //! protocol  config  metrics
 //! clock
@@ -19,10 +19,12 @@
 
 mod api;
 pub mod auth;
+pub mod backend;
 pub mod clock;
 pub mod config;
 pub mod connection;
 pub mod dev;
+mod errand;
 pub mod hub;
 pub mod metrics;
 pub mod protocol;

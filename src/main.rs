@@ -1,5 +1,7 @@
-//! The command line: `wsgate serve`, `wsgate dev`, `wsgate token`.
+//! The command line: `wsgate serve`, `wsgate dev`, `wsgate explain`, `wsgate token`.
 
+#[path = "main/explain.rs"]
+mod explain;
 #[path = "main/token.rs"]
 mod token;
 
@@ -129,6 +131,8 @@ enum Command {
         #[command(flatten)]
         limits: Limits,
     },
+    /// Say whether somebody may join, publish or see the members of a room, and why
+    Explain(explain::Arguments),
     /// Make tokens and keys for development, and check tokens
     Token(token::Arguments),
 }
@@ -142,13 +146,16 @@ async fn main() -> ExitCode {
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();
     let outcome = match command {
         Command::Serve { listen, backend_listen, workers, identity, limits } => {
-            serve(listen, backend_listen, &workers, identity, limits).await
+            serve(listen, backend_listen, &workers, identity, limits).await.map(|()| ExitCode::SUCCESS)
         }
-        Command::Dev { listen, backend_listen, workers, limits } => dev(listen, backend_listen, &workers, limits).await,
-        Command::Token(arguments) => token::run(arguments).await,
+        Command::Dev { listen, backend_listen, workers, limits } => {
+            dev(listen, backend_listen, &workers, limits).await.map(|()| ExitCode::SUCCESS)
+        }
+        Command::Explain(arguments) => explain::run(arguments).await,
+        Command::Token(arguments) => token::run(arguments).await.map(|()| ExitCode::SUCCESS),
     };
     match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             // For a person: what went wrong, and not where in the code.
             let _nobody_reads = writeln!(std::io::stderr(), "wsgate: {error:#}");

@@ -19,6 +19,6 @@ pub use name::{ConnectionId, EventName, MAX_EVENT_BYTES, MAX_ROOM_BYTES, MAX_USE
 pub use pattern::Pattern;
 pub use problem::Problem;
 pub use refusal::{ErrorCode, Refusal};
-pub use request::{Action, Bounds, MAX_ID_BYTES, Proof, Publication, Request, RequestId};
+pub use request::{Action, Bounds, Call, MAX_ID_BYTES, Proof, Publication, Request, RequestId};
 pub use response::{Frame, Response, end_of_frame};
 pub use target::Target;

@@ -24,10 +24,12 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tower_service::Service;
 
 use crate::api::{self, Api};
-use crate::auth::{Attempts, Authenticator};
+use crate::auth::{Attempts, Authenticator, Rules};
+use crate::backend::Backend;
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError, Limits};
-use crate::connection::{self, Door, GOODBYES_AT_ONCE, Handshake, Peer, Place, Rules, read_head};
+use crate::connection::{self, Admission, Door, GOODBYES_AT_ONCE, Handshake, Peer, Place, read_head};
+use crate::errand::Errands;
 use crate::hub::{Flusher, Hub};
 use crate::metrics::Metrics;
 
@@ -51,6 +53,7 @@ pub struct Gateway {
     config: Config,
     hub: Arc<Hub>,
     authenticator: Arc<Authenticator>,
+    rules: Arc<Rules>,
 }
 
 impl Gateway {
@@ -62,7 +65,8 @@ impl Gateway {
         config.check()?;
         let hub = Hub::new(config.limits.max_rooms, config.limits.return_spread, config.workers);
         let authenticator = Arc::new(Authenticator::new(&config)?);
-        Ok(Self { config, hub, authenticator })
+        let rules = Arc::new(Rules::new(&config));
+        Ok(Self { config, hub, authenticator, rules })
     }
 
     /// The hub: a program that runs the gateway inside itself publishes through it.
@@ -73,14 +77,14 @@ impl Gateway {
     /// Serves until `shutdown` is ready; then stops accepting, tells all clients to come back
     /// later, and waits for them to end, within the configured time.
     pub async fn run(self, listeners: Listeners, shutdown: impl Future<Output = ()>) {
-        let Self { config, hub, authenticator } = self;
+        let Self { config, hub, authenticator, rules } = self;
         let (limits, clock) = (config.limits.clone(), config.clock.clone());
         let tasks = TaskTracker::new();
         let (stopping, ended) = (CancellationToken::new(), CancellationToken::new());
         // Whoever drops this future instead of asking it to stop stops the accepting all the same.
         let _stop_on_drop = (stopping.clone().drop_guard(), ended.clone().drop_guard());
 
-        let workers = Workers::new(&config, &hub, &authenticator, &tasks, &stopping);
+        let workers = Workers::new(&config, &hub, &authenticator, &rules, &tasks, &stopping);
         for keeping in authenticator.verifier().keep_keys(&stopping) {
             tasks.spawn(keeping);
         }
@@ -89,8 +93,8 @@ impl Gateway {
                 tracing::error!(%error, number, "a worker could not be started; the others serve on");
             }
         }
-        let metrics = Arc::clone(&workers.metrics);
-        let api = Arc::new(Api { config, hub: Arc::clone(&hub), authenticator, metrics });
+        let (metrics, errands) = (Arc::clone(&workers.metrics), Arc::clone(&workers.errands));
+        let api = Arc::new(Api { config, hub: Arc::clone(&hub), authenticator, rules, errands, metrics });
         let backend = Http::backend(api::routes(api), clock.clone());
         tasks.spawn(accept(listeners.backend, backend, tasks.clone(), stopping.clone()));
         let [first, ..] = hub.flushers() else { return };
@@ -117,7 +121,10 @@ struct Workers {
     authenticator: Arc<Authenticator>,
     attempts: Arc<Attempts>,
     metrics: Arc<Metrics>,
+    admission: Arc<Admission>,
     rules: Arc<Rules>,
+    backend: Arc<Backend>,
+    errands: Arc<Errands>,
     /// For all workers together.
     places: Arc<Semaphore>,
     hub: Arc<Hub>,
@@ -130,10 +137,11 @@ impl Workers {
         config: &Config,
         hub: &Arc<Hub>,
         authenticator: &Arc<Authenticator>,
+        rules: &Arc<Rules>,
         tasks: &TaskTracker,
         stopping: &CancellationToken,
     ) -> Self {
-        let rules = Rules {
+        let admission = Admission {
             origins: config.origins.clone(),
             cookie: config.cookie.clone(),
             trusted_proxies: config.trusted_proxies.clone(),
@@ -145,7 +153,10 @@ impl Workers {
             authenticator: Arc::clone(authenticator),
             attempts: Arc::new(Attempts::new(config.limits.max_failures, config.clock.clone())),
             metrics: Arc::default(),
-            rules: Arc::new(rules),
+            admission: Arc::new(admission),
+            rules: Arc::clone(rules),
+            backend: Arc::default(),
+            errands: Arc::default(),
             places: Arc::new(Semaphore::new(config.limits.max_unauthenticated.min(Semaphore::MAX_PERMITS))),
             hub: Arc::clone(hub),
             tasks: tasks.clone(),
@@ -164,7 +175,10 @@ impl Workers {
             authenticator: Arc::clone(&self.authenticator),
             attempts: Arc::clone(&self.attempts),
             metrics: Arc::clone(&self.metrics),
+            admission: Arc::clone(&self.admission),
             rules: Arc::clone(&self.rules),
+            backend: Arc::clone(&self.backend),
+            errands: Arc::clone(&self.errands),
             stopping: self.stopping.clone(),
             goodbyes: Semaphore::new(GOODBYES_AT_ONCE),
             tasks: self.tasks.clone(),

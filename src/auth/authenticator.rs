@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 use crate::clock::Clock;
-use crate::config::{Config, ConfigError};
+use crate::config::{Anonymous, Config, ConfigError};
 use crate::protocol::UserId;
 
 use super::grants::Grants;
@@ -40,6 +40,7 @@ pub struct Authenticator {
 struct Guests {
     grants: Grants,
     max_rooms: usize,
+    calls: bool,
     lifetime: Duration,
     places: Arc<Semaphore>,
 }
@@ -54,7 +55,8 @@ impl Authenticator {
             let grants = Grants::from_lists(&rules.grants);
             let grants = grants.map_err(|why| ConfigError::new("anonymous.grants", format!("cannot be: {why}")))?;
             let places = Arc::new(Semaphore::new(rules.max_connections.min(Semaphore::MAX_PERMITS)));
-            Ok(Guests { grants, max_rooms: rules.max_rooms, lifetime: rules.lifetime, places })
+            let Anonymous { max_rooms, calls, lifetime, .. } = *rules;
+            Ok(Guests { grants, max_rooms, calls, lifetime, places })
         });
         Ok(Self {
             verifier: Verifier::new(config)?,
@@ -93,7 +95,7 @@ impl Authenticator {
             authority: Authority::Nobody,
             issued_at: now,
             handles: None,
-            guest: Some(Box::new(Guest { max_rooms: guests.max_rooms, _place: place })),
+            guest: Some(Box::new(Guest { max_rooms: guests.max_rooms, calls: guests.calls, _place: place })),
             details: None,
         })
     }

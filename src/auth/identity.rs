@@ -80,6 +80,8 @@ pub struct Handles {
 pub struct Guest {
     /// How many rooms they may be in.
     pub max_rooms: usize,
+    /// Whether they may call the backend.
+    pub calls: bool,
     /// One of as many as there may be; it is free again when this is dropped.
     pub(super) _place: OwnedSemaphorePermit,
 }

@@ -78,8 +78,19 @@ impl Rules {
 
     /// Whether somebody may do something in a room.
     pub fn decide(&self, identity: &Identity, permission: Permission, room: &RoomName) -> Decision {
+        self.decide_by(self.rule(identity, room), identity, permission, room)
+    }
+
+    /// As [`Rules::decide`], by the rule that has been found to hold.
+    pub fn decide_by(
+        &self,
+        rule: Option<(usize, &RoomRule)>,
+        identity: &Identity,
+        permission: Permission,
+        room: &RoomName,
+    ) -> Decision {
         let what = verb(permission);
-        let Some((_, rule)) = self.rule(identity, room) else {
+        let Some((_, rule)) = rule else {
             return Decision::Denied(format!("no rule lets {} {what} {room}", identity.user));
         };
         match access(rule, permission) {

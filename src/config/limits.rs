@@ -77,6 +77,9 @@ pub struct Limits {
     /// Rooms that one connection may be in, its personal room not counted
     #[arg(long, env = "WSGATE_MAX_ROOMS", default_value_t = Self::DEFAULT.max_rooms)]
     pub max_rooms: usize,
+    /// Calls and questions of one connection that wait for the backend
+    #[arg(long, env = "WSGATE_MAX_PENDING", default_value_t = Self::DEFAULT.max_pending)]
+    pub max_pending: usize,
     /// Entries of each list of rooms, users or connections in a publish
     #[arg(long, env = "WSGATE_MAX_TARGETS", default_value_t = Self::DEFAULT.max_targets)]
     pub max_targets: usize,
@@ -135,6 +138,7 @@ impl Limits {
         max_depth: 64,
         max_bad_frames: 10,
         max_rooms: 128,
+        max_pending: 8,
         max_targets: 100,
         max_outbox_bytes: 1024 * 1024,
         ping_interval: Duration::from_secs(25),
@@ -189,6 +193,7 @@ impl Limits {
         between("auth_timeout", self.auth_timeout, instant, MAX_DURATION)?;
         between("leeway", self.leeway, Duration::ZERO, MAX_LEEWAY)?;
         at_least("max_unauthenticated", self.max_unauthenticated, 1)?;
+        at_least("max_pending", self.max_pending, 1)?;
         between("revocation_lifetime", self.revocation_lifetime, instant, MAX_DURATION)?;
         between("keys_timeout", self.keys_timeout, instant, MAX_DURATION)?;
         between("keys_min_interval", self.keys_min_interval, instant, MAX_DURATION)?;

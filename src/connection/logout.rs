@@ -19,7 +19,7 @@ use super::{Door, peer};
 const FORM_BYTES: usize = 1024;
 
 pub(super) async fn backchannel(State(door): State<Arc<Door>>, request: Request) -> Response {
-    let visitor = Visitor::of(request.headers(), peer(&request), &door.rules.trusted_proxies);
+    let visitor = Visitor::of(request.headers(), peer(&request), &door.admission.trusted_proxies);
     if let Err(problem) = door.check_attempts(&visitor) {
         return problem.into_response();
     }

@@ -1,21 +1,29 @@
 //! What the frames of one connection mean: proof of identity first, then requests, until it ends.
 
+mod pace;
+mod pending;
+mod rooms;
+
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use futures_util::future::BoxFuture;
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, join_all};
 use serde_json::value::RawValue;
 
-use crate::auth::{Credential, Identity, Permission, Reason, TokenError};
-use crate::hub::{Event, Full, JoinError, Member, Membership};
+use crate::auth::{Credential, Identity, Reason, TokenError};
+use crate::backend::{self, Verdict};
+use crate::errand::{ERRAND, RECHECK};
+use crate::hub::{Full, Member, Membership};
 use crate::protocol::{
-    Action, Bounds, Close, CloseCode, ConnectionId, ErrorCode, Frame, Publication, Refusal, Request, RequestId,
-    Response, RoomName, Target,
+    Action, Bounds, Close, CloseCode, ConnectionId, ErrorCode, Refusal, Request, RequestId, Response, RoomName,
 };
 
 use super::Door;
 use super::socket::{Ended, Message, Socket};
+use pace::Pace;
+use pending::{Done, Pending};
 
 /// The longest time between two looks at the system's clock, which may be set.
 const LOOK_INTERVAL: Duration = Duration::from_secs(60);
@@ -32,24 +40,38 @@ pub(super) struct Session {
     look_at: Instant,
     /// When the connection has lived as long as one may, as the time since the Unix epoch.
     lives_until: Duration,
-    bad_frames: usize,
-    held: Option<Box<Held>>,
+    bad_frames: u32,
+    /// How often the token has been renewed.
+    renewals: u32,
+    busy: Option<Box<Busy>>,
     /// What had been revoked when it was last asked whether this is meant.
     revocations: u64,
+}
+
+/// What a connection has under way: an idle one has nothing, and keeps no room for it.
+#[derive(Default)]
+struct Busy {
+    held: Option<Held>,
+    /// What waits for the backend.
+    pending: Vec<Pending>,
+    pace: Pace,
 }
 
 /// What is to be done before anything further is heard.
 enum Held {
     /// A message that waits for room.
     Full { message: Message, full: Full },
+    /// An event of which the backend is asked whether it may be published. What else the client has
+    /// published must not overtake it.
+    Unasked { message: Message, asking: BoxFuture<'static, Vec<(RoomName, Verdict)>> },
     /// A renewal whose proof is being looked at, and the id under which that is to be answered.
     Renewal { id: Option<Box<RawValue>>, proving: BoxFuture<'static, Result<Identity, TokenError>> },
 }
 
 /// What can be done now.
 enum Released {
-    /// The message may be heard again.
-    Message(Message),
+    /// The message may be heard again, with what the backend has said of it.
+    Message(Message, Vec<(RoomName, Verdict)>),
     /// The proof has been looked at.
     Renewal { id: Option<Box<RawValue>>, proof: Result<Identity, TokenError> },
 }
@@ -60,6 +82,8 @@ enum Undone {
     Refused(Refusal),
     /// Not yet: a room is full.
     Later(Full),
+    /// Not yet: the backend has to be asked about these rooms.
+    Unasked(Vec<RoomName>),
 }
 
 impl Held {
@@ -67,7 +91,11 @@ impl Held {
         match self {
             Self::Full { message, full } => {
                 ready!(full.poll_ready(cx));
-                Poll::Ready(Released::Message(message.clone()))
+                Poll::Ready(Released::Message(message.clone(), Vec::new()))
+            }
+            Self::Unasked { message, asking } => {
+                let verdicts = ready!(asking.poll_unpin(cx));
+                Poll::Ready(Released::Message(message.clone(), verdicts))
             }
             Self::Renewal { id, proving } => {
                 let proof = ready!(proving.as_mut().poll(cx));
@@ -80,6 +108,15 @@ impl Held {
 impl From<Refusal> for Undone {
     fn from(refusal: Refusal) -> Self {
         Self::Refused(refusal)
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        // Whoever asks is not to wait for somebody who has gone.
+        if self.member().take_notices() & ERRAND != 0 {
+            drop(self.door.errands.take(self.member().id()));
+        }
     }
 }
 
@@ -120,7 +157,8 @@ impl Session {
             look_at: door.clock.now(),
             lives_until: door.limits.lifetime().map_or(Duration::MAX, |lifetime| door.clock.unix() + lifetime),
             bad_frames: 0,
-            held: None,
+            renewals: 0,
+            busy: None,
             // None: what was revoked while it was being let in concerns it too.
             revocations: 0,
             door,
@@ -138,11 +176,15 @@ impl Session {
             if let Err(close) = self.check_revoked() {
                 return Poll::Ready(close.into());
             }
-            let acted = match self.held.as_mut().map(|held| held.poll(cx)) {
-                Some(Poll::Ready(released)) => {
-                    self.held = None;
-                    self.release(released)
+            self.heed_notices();
+            if let Some(done) = self.poll_pending(cx) {
+                match self.finish(done) {
+                    Ok(()) => continue,
+                    Err(close) => return Poll::Ready(close.into()),
                 }
+            }
+            let acted = match self.poll_held(cx) {
+                Some(Poll::Ready(released)) => self.release(released),
                 Some(Poll::Pending) => match ready!(socket.poll_deadline(cx, self.look_at)) {
                     Ok(()) => self.look_at_clock(),
                     Err(ended) => return Poll::Ready(ended),
@@ -159,10 +201,36 @@ impl Session {
         }
     }
 
+    /// Whether something is held, and whether it still has to be.
+    fn poll_held(&mut self, cx: &mut Context<'_>) -> Option<Poll<Released>> {
+        let busy = self.busy.as_mut()?;
+        let polled = busy.held.as_mut()?.poll(cx);
+        if polled.is_ready() {
+            busy.held = None;
+            self.settle();
+        }
+        Some(polled)
+    }
+
+    fn hold(&mut self, held: Held) {
+        self.busy().held = Some(held);
+    }
+
+    fn busy(&mut self) -> &mut Busy {
+        self.busy.get_or_insert_default()
+    }
+
+    /// Gives back the room for what is under way, if nothing is.
+    fn settle(&mut self) {
+        let now = self.door.clock.now();
+        let idle = |busy: &Box<Busy>| busy.held.is_none() && busy.pending.is_empty() && busy.pace.is_idle(now);
+        self.busy.take_if(|busy| idle(busy));
+    }
+
     /// Goes on with what was held.
     fn release(&mut self, released: Released) -> Result<(), Close> {
         match released {
-            Released::Message(message) => self.hear(message),
+            Released::Message(message, verdicts) => self.hear_again(message, &verdicts),
             Released::Renewal { id, proof } => {
                 self.check_expiry()?;
                 let id = id.as_deref().map(RequestId::of);
@@ -177,10 +245,14 @@ impl Session {
     /// Acts on one message, unless the token has ended. Nothing further is heard of a client whose
     /// event has no room yet: it is held, and heard again when there is.
     fn hear(&mut self, message: Message) -> Result<(), Close> {
+        self.hear_again(message, &[])
+    }
+
+    fn hear_again(&mut self, message: Message, verdicts: &[(RoomName, Verdict)]) -> Result<(), Close> {
         self.check_expiry()?;
         self.check_revoked()?;
         let (id, undone) = match Request::parse(text_of(&message)?, bounds(&self.door)) {
-            Ok(Request { id, action }) => match self.act(id, action) {
+            Ok(Request { id, action }) => match self.act(id, action, verdicts) {
                 Ok(()) => return Ok(()),
                 Err(undone) => (id, undone),
             },
@@ -189,21 +261,46 @@ impl Session {
         match undone {
             Undone::Refused(refusal) => self.refuse(id, &refusal),
             Undone::Later(full) => {
-                self.held = Some(Box::new(Held::Full { message, full }));
+                self.hold(Held::Full { message, full });
+                Ok(())
+            }
+            Undone::Unasked(rooms) => {
+                let ask =
+                    |room: RoomName| self.verdict(room.clone(), backend::Action::Publish).map(|said| (room, said));
+                let asking = join_all(rooms.into_iter().map(ask)).boxed();
+                self.hold(Held::Unasked { message, asking });
                 Ok(())
             }
         }
     }
 
-    fn act(&mut self, id: Option<RequestId<'_>>, action: Action<'_>) -> Result<(), Undone> {
+    /// Goes on with what has waited for the backend.
+    fn finish(&mut self, mut done: Done) -> Result<(), Close> {
+        self.check_expiry()?;
+        let id = done.id.take();
+        let id = id.as_deref().map(RequestId::of);
+        match self.go_on(id, done) {
+            Err(Undone::Refused(refusal)) => self.refuse(id, &refusal),
+            // Nothing that waits publishes.
+            Ok(()) | Err(Undone::Later(_) | Undone::Unasked(_)) => Ok(()),
+        }
+    }
+
+    fn act(
+        &mut self,
+        id: Option<RequestId<'_>>,
+        action: Action<'_>,
+        verdicts: &[(RoomName, Verdict)],
+    ) -> Result<(), Undone> {
         match action {
             Action::Auth(proof) => {
                 self.look_into(id, proof.into());
                 Ok(())
             }
-            Action::Join { room } => Ok(self.join(id, &room)?),
+            Action::Join { room } => self.join(id, &room),
             Action::Leave { room } => Ok(self.leave(id, &room)?),
-            Action::Publish(publication) => self.publish(id, &publication),
+            Action::Publish(publication) => self.publish(id, &publication, verdicts),
+            Action::Call(call) => Ok(self.call(id, call)?),
             Action::Ping => {
                 self.say(&Response::done(id));
                 Ok(())
@@ -215,7 +312,7 @@ impl Session {
     fn look_into(&mut self, id: Option<RequestId<'_>>, credential: Credential) {
         let door = Arc::clone(&self.door);
         let proving = Box::pin(async move { door.authenticator.authenticate(&credential, None).await });
-        self.held = Some(Box::new(Held::Renewal { id: id.map(RequestId::to_owned), proving }));
+        self.hold(Held::Renewal { id: id.map(RequestId::to_owned), proving });
     }
 
     /// Takes another identity of the same user in place of the one that the connection has.
@@ -232,6 +329,7 @@ impl Session {
         }
         self.door.metrics.accept();
         let replaced = std::mem::replace(&mut self.identity, identity);
+        self.renewals = self.renewals.wrapping_add(1);
         self.mark();
         // Who renews with the token whose end has just been announced is not told again: that client
         // would renew again with the same, and so on.
@@ -244,87 +342,33 @@ impl Session {
             let (expires_at, expires_in) = expiry(&self.identity, &self.door);
             self.say(&Response::renewed(id, expires_at, expires_in));
         }
-        Ok(())
-    }
-
-    fn join(&self, id: Option<RequestId<'_>>, room: &RoomName) -> Result<(), Refusal> {
-        if !self.member().is_in(room) {
-            if room.is_personal() {
-                return Err(Refusal::of(ErrorCode::Forbidden, "room", "another user's personal room cannot be joined"));
-            }
-            if !self.identity.grants.allow(Permission::Join, room) {
-                return Err(self.forbidden("room", "join", room));
-            }
-            if let Some(guest) = self.identity.guest.as_ref().filter(|guest| self.member().rooms() >= guest.max_rooms) {
-                let message = JoinError::TooManyRooms(guest.max_rooms).to_string();
-                return Err(Refusal::of(ErrorCode::TooManyRooms, "room", message));
-            }
-        }
-        match self.membership.hub().join(self.member(), room, answer_about(id, room)) {
-            Ok(true) => Ok(()),
-            Ok(false) => {
-                if id.is_some() {
-                    self.say(&Response::room(id, room));
-                }
-                Ok(())
-            }
-            Err(error @ JoinError::TooManyRooms(_)) => {
-                Err(Refusal::of(ErrorCode::TooManyRooms, "room", error.to_string()))
-            }
-            Err(error @ JoinError::Gone) => Err(Refusal::of(ErrorCode::NotJoined, "room", error.to_string())),
-        }
-    }
-
-    fn leave(&self, id: Option<RequestId<'_>>, room: &RoomName) -> Result<(), Refusal> {
-        if room.is_personal() {
-            return Err(Refusal::of(ErrorCode::Forbidden, "room", "a personal room cannot be left"));
-        }
-        if !self.membership.hub().leave(self.member(), room, answer_about(id, room)) {
-            return Err(not_joined("room", room));
+        if !self.identity.says_as_much_as(&replaced) {
+            self.recheck();
         }
         Ok(())
     }
 
-    fn publish(&self, id: Option<RequestId<'_>>, publication: &Publication<'_>) -> Result<(), Undone> {
-        self.may_publish(&publication.to)?;
-        let event = Event {
-            to: &publication.to,
-            except: &Target { itself: !publication.echo, ..Target::default() },
-            name: &publication.event,
-            from: Some(&self.identity.user),
-            data: publication.data,
-        };
-        self.membership.hub().try_publish(&event, Some(self.member())).map_err(Undone::Later)?;
-        if id.is_some() {
-            self.say(&Response::done(id));
+    /// Does what backends want of this connection.
+    fn heed_notices(&mut self) {
+        let notices = self.member().take_notices();
+        if notices & RECHECK != 0 {
+            self.recheck();
         }
-        Ok(())
-    }
-
-    /// All that a target names must be allowed, or nothing is sent.
-    fn may_publish(&self, to: &Target) -> Result<(), Refusal> {
-        let grants = &self.identity.grants;
-        if to.all && !grants.allow_everywhere(Permission::Publish) {
-            let message = "publishing to all needs a grant to publish in `*`";
-            return Err(Refusal::of(ErrorCode::Forbidden, "to.all", message));
-        }
-        for room in &to.rooms {
-            if !grants.allow(Permission::Publish, room) {
-                return Err(self.forbidden("to", "publish in", room));
-            }
-            if !room.is_personal() && !self.member().is_in(room) {
-                return Err(not_joined("to", room));
+        if notices & ERRAND != 0 {
+            for question in self.door.errands.take(self.member().id()) {
+                let ruling = self.door.rules.explain(&self.identity, question.permission, &question.room);
+                // Whoever asked may have gone.
+                let _gone = question.answer.send(ruling);
             }
         }
-        Ok(())
     }
 
     /// Answers what is not done. Only so many frames that make no sense are answered, and only so
     /// many tokens tried: each of those costs a signature and a line in the log.
     fn refuse(&mut self, id: Option<RequestId<'_>>, refusal: &Refusal) -> Result<(), Close> {
         self.say(&Response::refused(id, refusal));
-        self.bad_frames += usize::from(refusal.code.is_counted());
-        if self.bad_frames > self.door.limits.max_bad_frames {
+        self.bad_frames += u32::from(refusal.code.is_counted());
+        if self.bad_frames as usize > self.door.limits.max_bad_frames {
             let reason = format!("too many bad frames, the last because {}", refusal.message);
             return Err(Close::new(CloseCode::BadFrame, reason));
         }
@@ -406,19 +450,6 @@ impl Session {
     fn member(&self) -> &Arc<Member> {
         self.membership.member()
     }
-
-    fn forbidden(&self, field: &'static str, what: &str, room: &RoomName) -> Refusal {
-        let message = format!("the token of {} has no grant to {what} {room}", self.identity.user);
-        Refusal::of(ErrorCode::Forbidden, field, message)
-    }
-}
-
-fn not_joined(field: &'static str, room: &RoomName) -> Refusal {
-    Refusal::of(ErrorCode::NotJoined, field, format!("this connection is not in {room}"))
-}
-
-fn answer_about(id: Option<RequestId<'_>>, room: &RoomName) -> Option<Frame> {
-    id.is_some().then(|| Response::room(id, room).frame())
 }
 
 /// When a token ends, in Unix seconds, and in how many seconds that is.

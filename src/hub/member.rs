@@ -1,6 +1,7 @@
 //! One connection as the hub knows it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 
@@ -19,6 +20,8 @@ pub struct Member {
     /// Who sends the events of the rooms that it is the first in.
     flusher: Arc<Flusher>,
     places: Mutex<Places>,
+    /// Numbers of what its task is to look at, by bit: what they mean is for others to say.
+    notices: AtomicU8,
 }
 
 /// Where one member is. Few rooms, so that looking through them beats a table.
@@ -45,7 +48,7 @@ pub struct Membership {
 
 impl Member {
     pub(super) fn new(id: ConnectionId, user: UserId, outbox: Arc<Outbox>, flusher: Arc<Flusher>) -> Self {
-        Self { id, user, outbox, flusher, places: Mutex::default() }
+        Self { id, user, outbox, flusher, places: Mutex::default(), notices: AtomicU8::new(0) }
     }
 
     /// The connection's id.
@@ -73,9 +76,26 @@ impl Member {
         self.outbox.wake();
     }
 
+    /// Leaves notices for the connection's task, and wakes it.
+    pub fn notify(&self, notices: u8) {
+        self.notices.fetch_or(notices, Ordering::SeqCst);
+        self.wake();
+    }
+
+    /// Takes the notices that have been left.
+    pub fn take_notices(&self) -> u8 {
+        // Most of the time there are none, and reading is cheaper than taking.
+        if self.notices.load(Ordering::SeqCst) == 0 { 0 } else { self.notices.swap(0, Ordering::SeqCst) }
+    }
+
     /// The rooms that it is in, the personal one first.
     pub fn room_names(&self) -> Vec<RoomName> {
         self.places().places.iter().filter_map(|place| place.room.name().cloned()).collect()
+    }
+
+    /// The rooms that it is in, the personal one left out.
+    pub fn joined_rooms(&self) -> Vec<RoomName> {
+        self.places().places.iter().skip(2).filter_map(|place| place.room.name().cloned()).collect()
     }
 
     /// Whether it is in a room.

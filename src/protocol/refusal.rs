@@ -28,6 +28,22 @@ pub enum ErrorCode {
     NotJoined,
     /// The connection is in as many rooms as it may be.
     TooManyRooms,
+    /// The data of the event is larger than the room's rule allows.
+    DataTooLarge,
+    /// The connection publishes faster than the room's rule allows.
+    TooFast,
+    /// As many requests of the connection wait for the backend as may.
+    TooManyPending,
+    /// The backend cannot be reached, or takes no more.
+    BackendUnavailable,
+    /// The backend has not answered in time.
+    BackendTimeout,
+    /// The backend's answer is none.
+    BackendFailed,
+    /// The backend has refused a call.
+    CallRefused,
+    /// The gateway has no backend for this.
+    NotConfigured,
     /// The token that was to renew this connection is not accepted.
     TokenRefused,
     /// The token that was to renew this connection belongs to another user.
@@ -58,7 +74,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// Every code there is, in the order of `protocol.md`.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 32] = [
         Self::NotJson,
         Self::NotAnObject,
         Self::TooDeep,
@@ -70,6 +86,14 @@ impl ErrorCode {
         Self::Forbidden,
         Self::NotJoined,
         Self::TooManyRooms,
+        Self::DataTooLarge,
+        Self::TooFast,
+        Self::TooManyPending,
+        Self::BackendUnavailable,
+        Self::BackendTimeout,
+        Self::BackendFailed,
+        Self::CallRefused,
+        Self::NotConfigured,
         Self::TokenRefused,
         Self::WrongUser,
         Self::Unauthorized,
@@ -99,6 +123,14 @@ impl ErrorCode {
             Self::Forbidden => "forbidden",
             Self::NotJoined => "not_joined",
             Self::TooManyRooms => "too_many_rooms",
+            Self::DataTooLarge => "data_too_large",
+            Self::TooFast => "too_fast",
+            Self::TooManyPending => "too_many_pending",
+            Self::BackendUnavailable => "backend_unavailable",
+            Self::BackendTimeout => "backend_timeout",
+            Self::BackendFailed => "backend_failed",
+            Self::CallRefused => "call_refused",
+            Self::NotConfigured => "not_configured",
             Self::TokenRefused => "token_refused",
             Self::WrongUser => "wrong_user",
             Self::Unauthorized => "unauthorized",
@@ -135,7 +167,17 @@ impl ErrorCode {
 
     /// Whether the same request may succeed later without anything being changed.
     pub fn is_temporary(self) -> bool {
-        matches!(self, Self::BodyIncomplete | Self::TooManyAttempts | Self::Full | Self::NotStored)
+        matches!(
+            self,
+            Self::TooFast
+                | Self::TooManyPending
+                | Self::BackendUnavailable
+                | Self::BackendTimeout
+                | Self::BodyIncomplete
+                | Self::TooManyAttempts
+                | Self::Full
+                | Self::NotStored
+        )
     }
 }
 

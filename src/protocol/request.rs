@@ -53,8 +53,19 @@ pub enum Action<'a> {
     },
     /// Send an event to others.
     Publish(Publication<'a>),
+    /// Ask the backend.
+    Call(Call<'a>),
     /// Ask whether the gateway is there.
     Ping,
+}
+
+/// Something for the backend to answer.
+#[derive(Debug)]
+pub struct Call<'a> {
+    /// Its name.
+    pub event: EventName,
+    /// Its data: any JSON, untouched.
+    pub data: &'a RawValue,
 }
 
 /// What somebody shows to prove who they are.
@@ -105,9 +116,10 @@ impl<'a> Action<'a> {
             "join" => Self::Join { room: take_room(&mut fields)? },
             "leave" => Self::Leave { room: take_room(&mut fields)? },
             "publish" => Self::Publish(Publication::take(&mut fields, bounds)?),
+            "call" => Self::Call(Call { event: take_event(&mut fields)?, data: take_data(&mut fields) }),
             "ping" => Self::Ping,
             _ => {
-                let known = "`type` must be one of auth, join, leave, publish, ping";
+                let known = "`type` must be one of auth, join, leave, publish, call, ping";
                 return Err(Refusal::of(ErrorCode::UnknownType, "type", known));
             }
         };

@@ -52,6 +52,9 @@ pub enum Response<'a> {
         /// After a renewal: the seconds left until then.
         #[serde(skip_serializing_if = "Option::is_none")]
         expires_in: Option<u64>,
+        /// After a call: what the backend has answered, untouched.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        data: Option<&'a RawValue>,
     },
     /// Not done.
     Error {
@@ -67,6 +70,9 @@ pub enum Response<'a> {
         message: &'a str,
         /// Whether the same request may succeed later.
         temporary: bool,
+        /// What the backend has said of a call that it refuses.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        data: Option<&'a RawValue>,
     },
     /// Something happened that this connection is to know.
     Event {
@@ -86,10 +92,16 @@ pub enum Response<'a> {
         /// Which.
         room: &'a RoomName,
     },
-    /// A backend has taken this connection out of a room.
+    /// This connection has been taken out of a room: by a backend, or because it may be there no more.
     Left {
         /// Which.
         room: &'a RoomName,
+        /// Why it may be there no more.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reason: Option<&'a str>,
+        /// Whether it may be again later.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        temporary: Option<bool>,
     },
     /// The token ends soon.
     Expiring {
@@ -102,27 +114,38 @@ pub enum Response<'a> {
 impl<'a> Response<'a> {
     /// A reply that says no more than done.
     pub fn done(id: Option<RequestId<'a>>) -> Self {
-        Self::Reply { id, ok: true, room: None, expires_at: None, expires_in: None }
+        Self::Reply { id, ok: true, room: None, expires_at: None, expires_in: None, data: None }
     }
 
     /// The reply to `join` or `leave`.
     pub fn room(id: Option<RequestId<'a>>, room: &'a RoomName) -> Self {
-        Self::Reply { id, ok: true, room: Some(room), expires_at: None, expires_in: None }
+        Self::Reply { id, ok: true, room: Some(room), expires_at: None, expires_in: None, data: None }
     }
 
     /// The reply to a renewal.
     pub fn renewed(id: Option<RequestId<'a>>, expires_at: u64, expires_in: u64) -> Self {
-        Self::Reply { id, ok: true, room: None, expires_at: Some(expires_at), expires_in: Some(expires_in) }
+        Self::Reply { id, ok: true, room: None, expires_at: Some(expires_at), expires_in: Some(expires_in), data: None }
+    }
+
+    /// The reply to a call.
+    pub fn answer(id: Option<RequestId<'a>>, data: &'a RawValue) -> Self {
+        Self::Reply { id, ok: true, room: None, expires_at: None, expires_in: None, data: Some(data) }
     }
 
     /// Something that is not done.
     pub fn refused(id: Option<RequestId<'a>>, refusal: &'a Refusal) -> Self {
+        Self::refused_with(id, refusal, None)
+    }
+
+    /// Something that is not done, with what the backend says of it.
+    pub fn refused_with(id: Option<RequestId<'a>>, refusal: &'a Refusal, data: Option<&'a RawValue>) -> Self {
         Self::Error {
             id,
             code: refusal.code.as_str(),
             field: refusal.field.as_deref(),
             message: &refusal.message,
             temporary: refusal.code.is_temporary(),
+            data,
         }
     }
 

@@ -8,8 +8,8 @@ const LAYERS: [&[&str]; 7] = [
     &["main"],
     &["dev", "server"],
     &["connection", "api"],
-    &["revoke"],
-    &["hub", "auth"],
+    &["revoke", "errand"],
+    &["hub", "auth", "backend"],
     &["protocol", "config", "metrics"],
     &["clock"],
 ];

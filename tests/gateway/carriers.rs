@@ -160,6 +160,7 @@ async fn with_guests(max_connections: usize) -> Server {
     Server::configured(|config| {
         config.anonymous = Some(Anonymous {
             rooms: Vec::new(),
+            calls: false,
             grants: [("news:*".to_owned(), vec!["join".to_owned()])].into(),
             max_connections,
             max_rooms: 2,

@@ -16,6 +16,7 @@ mod support;
 
 mod api; // what a backend can do
 mod architecture; // imports point down; documents keep their promises
+
 mod attacks; // tokens that must not be accepted, each with its reason
 mod backpressure; // who reads too slowly
 mod bad_input; // what makes no sense, and that nobody else notices
@@ -34,6 +35,7 @@ mod providers; // tokens as well-known issuers make them
 mod renewal; // tokens that end, and those that replace them
 mod revocation; // tokens, sessions and users that are no longer welcome
 mod rooms; // join, leave, publish: who gets what
+mod rules; // who may do what in which rooms, and why
 mod shutdown; // the gateway goes down
 mod tampering; // no change of a valid token is accepted
 mod websocat; // the README's way to try it

@@ -1,5 +1,6 @@
 //! A gateway in one line, and the clients that speak to it.
 
+pub mod backend;
 mod client;
 pub mod issuer;
 mod raw;
@@ -10,11 +11,13 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jsonwebtoken::Algorithm;
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use wsgate::auth::{Claims, mint};
+use wsgate::config::File;
 use wsgate::hub::Hub;
 use wsgate::{Clock, Config, Gateway, Limits, Listeners, ManualClock, Secret};
 
@@ -73,6 +76,17 @@ impl Server {
         Self::configured(|config| config.workers = NonZeroUsize::new(number).unwrap()).await
     }
 
+    /// A gateway with what a configuration file says.
+    pub async fn with_file(text: &str) -> Self {
+        let file: File = text.parse().unwrap();
+        Self::configured(|config| {
+            config.rooms = file.rooms;
+
+            config.anonymous = file.anonymous;
+        })
+        .await
+    }
+
     /// A gateway with another configuration.
     pub async fn configured(change: impl FnOnce(&mut Config)) -> Self {
         let (clock, time) = Clock::manual();
@@ -113,6 +127,28 @@ impl Server {
         mint(&Secret::new(JWT_SECRET), &claims).unwrap()
     }
 
+    /// A token of an hour with other claims beside.
+    pub fn token_with(&self, user: &str, mut claims: Value) -> String {
+        claims["sub"] = user.into();
+        claims["exp"] = (self.clock.unix().as_secs() + 3601).into();
+        let key = tokens::Key { algorithm: Algorithm::HS256, private: JWT_SECRET.to_owned() };
+        key.sign(None, &claims)
+    }
+
+    /// Connects a user whose token has other claims.
+    pub async fn connect_with(&self, user: &str, claims: Value) -> Client {
+        self.connect_by(&format!("?token={}", self.token_with(user, claims))).await
+    }
+
+    /// Connects by a query that lets in, and reads the welcome.
+    pub async fn connect_by(&self, query: &str) -> Client {
+        let mut client = self.dial(query).await;
+        let welcome = client.receive().await;
+        assert_eq!(welcome["type"], "welcome", "{welcome}");
+        client.id = welcome["connection"].as_str().unwrap().to_owned();
+        client
+    }
+
     /// Connects with whatever is in the query, and reads nothing.
     pub async fn dial(&self, query: &str) -> Client {
         Client::dial(self.public, &format!("/ws{query}")).await
@@ -120,11 +156,7 @@ impl Server {
 
     /// Connects a user with grants, and reads the welcome.
     pub async fn connect(&self, user: &str, grants: Value) -> Client {
-        let mut client = self.dial(&format!("?token={}", self.token(user, grants))).await;
-        let welcome = client.receive().await;
-        assert_eq!(welcome["type"], "welcome", "{welcome}");
-        client.id = welcome["connection"].as_str().unwrap().to_owned();
-        client
+        self.connect_by(&format!("?token={}", self.token(user, grants))).await
     }
 
     /// Connects users who are granted all there is, each in the rooms given.
