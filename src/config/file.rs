@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::Deserialize;
 
-use super::{Anonymous, Issuer};
+use super::{Anonymous, ApiKey, Issuer};
 
 /// The configuration file.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -16,6 +16,9 @@ pub struct File {
     pub issuers: Vec<Issuer>,
     /// What connections without a token may do; they are refused if this is missing.
     pub anonymous: Option<Anonymous>,
+    /// Who may use the backend API, and for what.
+    #[serde(default)]
+    pub api_keys: Vec<ApiKey>,
 }
 
 impl File {
@@ -33,6 +36,9 @@ impl File {
                 *path = folder.join(&*path);
             }
         }
+        for path in file.api_keys.iter_mut().filter_map(|key| key.key_file.as_mut()) {
+            *path = folder.join(&*path);
+        }
         Ok(file)
     }
 }
@@ -41,6 +47,10 @@ impl FromStr for File {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        toml::from_str(text).map_err(|error| error.to_string())
+        // The library would show the line, and a secret may stand in it.
+        toml::from_str(text).map_err(|error| {
+            let before = text.get(..error.span().unwrap_or_default().start).unwrap_or_default();
+            format!("line {}: {}", before.matches('\n').count() + 1, error.message())
+        })
     }
 }
