@@ -261,7 +261,7 @@ async fn ready(State(api): State<Arc<Api>>) -> Response {
 #[utoipa::path(
     get,
     path = "/metrics",
-    responses((status = 200, body = String, content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8"))
+    responses((status = 200, body = String, content_type = "application/openmetrics-text"))
 )]
 async fn metrics(State(api): State<Arc<Api>>) -> impl IntoResponse {
     let (census, (revocations, _)) = (api.hub.census(), api.authenticator.revocations().list(0));

@@ -60,7 +60,7 @@ fn secured(mut paths: Paths, actions: &[&str]) -> Paths {
     paths
 }
 
-/// `GET /v1/openapi.json`: this description, with the limits that are in force.
+/// This description, with the limits that are in force.
 #[utoipa::path(get, path = "/v1/openapi.json", operation_id = "openapi", responses((status = 200, body = Value)))]
 pub(super) async fn openapi(State(api): State<Arc<Api>>) -> Response {
     json(&document(super::operations().into_openapi(), &api.config.limits))
@@ -99,28 +99,34 @@ fn document(openapi: OpenApi, limits: &Limits) -> Value {
     document
 }
 
-/// Adds to an operation what follows from its path, its body and its need of a key.
+/// Adds to an operation what follows from its path, its body and the action that it needs.
 fn complete(path: &str, operation: &mut Value) {
     let names = path.split('{').skip(1).filter_map(|rest| rest.split('}').next());
     let parameters: Vec<Value> = names.map(parameter).collect();
-    let mut statuses = Vec::new();
-    if !parameters.is_empty() {
+    let mut statuses: Vec<u16> = Vec::new();
+    // A number that cannot be is that of nothing: 404, which the operation says itself.
+    if parameters.iter().any(|parameter| parameter["schema"]["type"] != "integer") {
         statuses.push(400);
-        operation["parameters"] = parameters.into();
     }
     if operation.get("requestBody").is_some() {
         statuses.extend([400, 408, 413]);
     }
     if operation.get("security").is_some() {
-        statuses.extend([401, 403]);
+        statuses.push(401);
+    }
+    if operation.pointer(&format!("/security/0/{SCHEME}/0")).is_some() {
+        statuses.push(403);
+    }
+    if !parameters.is_empty() {
+        operation["parameters"] = parameters.into();
     }
     for status in statuses {
-        operation["responses"][status.to_string()] = Value::Null;
+        operation["responses"][status.to_string()] = json!({});
     }
     for (status, response) in each(&mut operation["responses"]) {
-        if status.parse().is_ok_and(|status: u16| status >= 400) && response.get("content").is_none() {
+        if response.get("content").is_none() {
             *response = json!({ "$ref": format!("#/components/responses/{status}") });
-        } else if response["description"] == "" {
+        } else if response.get("description").is_none() {
             response["description"] = "It is done.".into();
         }
     }
@@ -214,8 +220,8 @@ fn each(value: &mut Value) -> impl Iterator<Item = (&String, &mut Value)> {
 }
 
 /// Describes a text of so many bytes.
-fn text(pattern: &str, max_bytes: usize, what: &str) -> RefOr<Schema> {
-    let object = ObjectBuilder::new().schema_type(Type::String).pattern(Some(pattern));
+fn text(pattern: Option<&str>, max_bytes: usize, what: &str) -> RefOr<Schema> {
+    let object = ObjectBuilder::new().schema_type(Type::String).pattern(pattern);
     let object = object.min_length(Some(1)).max_length(Some(max_bytes));
     object.description(Some(format!("{what}: 1 to {max_bytes} bytes of UTF-8"))).into()
 }
@@ -232,10 +238,10 @@ macro_rules! described {
     };
 }
 
-described!(RoomName, text(NAME_PATTERN, MAX_ROOM_BYTES, "The name of a room"));
-described!(UserId, text(NAME_PATTERN, MAX_USER_BYTES, "A user"));
-described!(EventName, text(NAME_PATTERN, MAX_EVENT_BYTES, "The name of an event"));
-described!(Pattern, text("", MAX_ROOM_BYTES, "A pattern of room names, in which `*` stands for any characters"));
+described!(RoomName, text(Some(NAME_PATTERN), MAX_ROOM_BYTES, "The name of a room"));
+described!(UserId, text(Some(NAME_PATTERN), MAX_USER_BYTES, "A user"));
+described!(EventName, text(Some(NAME_PATTERN), MAX_EVENT_BYTES, "The name of an event"));
+described!(Pattern, text(None, MAX_ROOM_BYTES, "A pattern of room names, in which `*` stands for any characters"));
 described!(ConnectionId, ObjectBuilder::new().schema_type(Type::String).pattern(Some("^[0-9a-f]{16}$")).into());
 
 #[cfg(test)]
