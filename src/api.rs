@@ -1,7 +1,10 @@
 //! The backend door: events in, look-ups out, over HTTP with an API key.
 
 mod access;
+mod body;
 mod identity;
+mod key;
+mod openapi;
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -10,16 +13,17 @@ use axum::Router;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::http::StatusCode;
-use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, WWW_AUTHENTICATE};
-use axum::middleware::{self, Next};
+use axum::http::header::CONTENT_TYPE;
+use axum::middleware;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::Serialize;
-use subtle::ConstantTimeEq;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::auth::{Authenticator, Rules};
-use crate::config::Config;
+use crate::config::{ApiAction, Config};
 use crate::errand::Errands;
 use crate::hub::{Event, Hub, Member};
 use crate::metrics::Metrics;
@@ -28,9 +32,17 @@ use crate::protocol::{
     RoomRequest, UserId,
 };
 
+pub use key::ApiKeys;
+
+use body::{PublishBody, RoomBody};
+use key::{Caller, check_key};
+use openapi::{needs, needs_any_key};
+
 /// What every request needs: shared by all of them.
 pub(crate) struct Api {
-    /// What is allowed, and the key.
+    /// Who may ask.
+    pub(crate) keys: ApiKeys,
+    /// What is allowed.
     pub(crate) config: Config,
     /// Who is where.
     pub(crate) hub: Arc<Hub>,
@@ -46,19 +58,9 @@ pub(crate) struct Api {
 
 /// The routes of the backend listener.
 pub(crate) fn routes(api: Arc<Api>) -> Router {
-    Router::new()
-        .route("/v1/publish", post(publish))
-        .route("/v1/users/{user}", get(user))
-        .route("/v1/users/{user}/disconnect", post(disconnect))
-        .route("/v1/users/{user}/join", post(join))
-        .route("/v1/users/{user}/leave", post(leave))
-        .route("/v1/rooms/{room}", get(room))
-        .merge(identity::routes())
-        .merge(access::routes())
-        .route_layer(middleware::from_fn_with_state(Arc::clone(&api), check_key))
-        .route("/health", get(|| async { "ok\n" }))
-        .route("/ready", get(ready))
-        .route("/metrics", get(metrics))
+    let with_key = Router::from(with_key()).route_layer(middleware::from_fn_with_state(Arc::clone(&api), check_key));
+    with_key
+        .merge(Router::from(without_key()))
         .method_not_allowed_fallback(|| async {
             Problem::new(
                 ErrorCode::MethodNotAllowed,
@@ -69,127 +71,187 @@ pub(crate) fn routes(api: Arc<Api>) -> Router {
         .with_state(api)
 }
 
-/// Lets through who has the key. The comparison takes as long whatever was guessed.
-async fn check_key(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
-    let shown = request.headers().get(AUTHORIZATION).map(|value| value.as_bytes().trim_ascii());
-    let key = shown.and_then(|value| {
-        let (scheme, key) = value.split_at_checked(7)?;
-        scheme.eq_ignore_ascii_case(b"Bearer ").then_some(key.trim_ascii())
-    });
-    match key {
-        Some(key) if bool::from(key.ct_eq(api.config.api_key.reveal().as_bytes())) => next.run(request).await,
-        Some(_) => unauthorized("the API key is wrong"),
-        None => unauthorized("the header `Authorization: Bearer <API key>` is missing"),
-    }
+/// Every operation, with its description.
+fn operations() -> OpenApiRouter<Arc<Api>> {
+    with_key().merge(without_key())
 }
 
-fn unauthorized(detail: &str) -> Response {
-    Problem::new(ErrorCode::Unauthorized, detail).header(WWW_AUTHENTICATE, "Bearer").into_response()
+/// The operations that need a key, each with the action that the key must allow.
+fn with_key() -> OpenApiRouter<Arc<Api>> {
+    OpenApiRouter::new()
+        .routes(needs(ApiAction::Publish, routes!(publish)))
+        .routes(needs(ApiAction::Read, routes!(user)))
+        .routes(needs(ApiAction::Disconnect, routes!(disconnect)))
+        .routes(needs(ApiAction::Move, routes!(join)))
+        .routes(needs(ApiAction::Move, routes!(leave)))
+        .routes(needs(ApiAction::Read, routes!(room)))
+        .merge(identity::operations())
+        .merge(access::operations())
+        .routes(needs_any_key(routes!(openapi::openapi)))
 }
 
-/// `POST /v1/publish`: an event to rooms, users, connections or all.
-async fn publish(State(api): State<Arc<Api>>, request: Request) -> Result<Response, Problem> {
-    #[derive(Serialize)]
-    struct Answer {
-        reached: usize,
-    }
+/// The operations that need none: what watches the gateway has no key.
+fn without_key() -> OpenApiRouter<Arc<Api>> {
+    OpenApiRouter::new().routes(routes!(health)).routes(routes!(ready)).routes(routes!(metrics))
+}
+
+#[derive(Serialize, ToSchema)]
+struct Published {
+    /// How many connections the event was handed to.
+    reached: usize,
+}
+
+/// An event to rooms, users, connections or all.
+#[utoipa::path(post, path = "/v1/publish", request_body = PublishBody, responses((status = 200, body = Published)))]
+async fn publish(State(api): State<Arc<Api>>, caller: Caller, request: Request) -> Result<Response, Problem> {
     let body = api.body(request).await?;
     let publish = BackendPublish::parse(text(&body)?, api.bounds())?;
+    caller.target(&publish.to)?;
     let event =
         Event { to: &publish.to, except: &publish.except, name: &publish.event, from: None, data: publish.data };
-    Ok(json(&Answer { reached: api.hub.publish(&event, None).await }))
+    Ok(json(&Published { reached: api.hub.publish(&event, None).await }))
 }
 
-/// `GET /v1/users/{user}`: the user's connections, and the rooms that each is in.
-async fn user(State(api): State<Arc<Api>>, path: PathName) -> Result<Response, Problem> {
-    #[derive(Serialize)]
-    struct Answer {
-        user: UserId,
-        connections: Vec<Connection>,
-    }
-    #[derive(Serialize)]
-    struct Connection {
-        connection: ConnectionId,
-        rooms: Vec<RoomName>,
-    }
+#[derive(Serialize, ToSchema)]
+struct UserConnections {
+    user: UserId,
+    connections: Vec<Connection>,
+}
+
+#[derive(Serialize, ToSchema)]
+struct Connection {
+    connection: ConnectionId,
+    rooms: Vec<RoomName>,
+}
+
+/// The user's connections, and the rooms that each is in.
+#[utoipa::path(get, path = "/v1/users/{user}", responses((status = 200, body = UserConnections)))]
+async fn user(State(api): State<Arc<Api>>, caller: Caller, path: PathName) -> Result<Response, Problem> {
     let user: UserId = named("user", path)?;
+    caller.user(&user)?;
     let connections = api.hub.connections_of(&user);
     let connections =
         connections.iter().map(|member| Connection { connection: member.id(), rooms: member.room_names() }).collect();
-    Ok(json(&Answer { user, connections }))
+    Ok(json(&UserConnections { user, connections }))
 }
 
-/// `GET /v1/rooms/{room}`: the members of a room, as many as one answer lists, and how many there are.
-async fn room(State(api): State<Arc<Api>>, path: PathName) -> Result<Response, Problem> {
-    #[derive(Serialize)]
-    struct Answer<'a> {
-        room: RoomName,
-        total: usize,
-        members: Vec<Listed<'a>>,
-    }
-    #[derive(Serialize)]
-    struct Listed<'a> {
-        user: &'a UserId,
-        connection: ConnectionId,
-    }
+#[derive(Serialize, ToSchema)]
+struct RoomMembers {
+    room: RoomName,
+    /// How many there are.
+    total: usize,
+    /// As many of them as one answer lists.
+    members: Vec<Listed>,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = RoomMember)]
+struct Listed {
+    user: UserId,
+    connection: ConnectionId,
+}
+
+/// The members of a room, as many as one answer lists, and how many there are.
+#[utoipa::path(get, path = "/v1/rooms/{room}", responses((status = 200, body = RoomMembers)))]
+async fn room(State(api): State<Arc<Api>>, caller: Caller, path: PathName) -> Result<Response, Problem> {
     let room: RoomName = named("room", path)?;
+    caller.room(&room)?;
     let (total, members) = api.hub.members_of(&room, api.config.limits.max_listed_members);
-    let listed = members.iter().map(|member| Listed { user: member.user(), connection: member.id() }).collect();
-    Ok(json(&Answer { room, total, members: listed }))
+    let listed = members.iter().map(|member| Listed { user: member.user().clone(), connection: member.id() }).collect();
+    Ok(json(&RoomMembers { room, total, members: listed }))
 }
 
-/// `POST /v1/users/{user}/disconnect`: ends all connections of a user.
-async fn disconnect(State(api): State<Arc<Api>>, path: PathName) -> Result<Response, Problem> {
-    #[derive(Serialize)]
-    struct Answer {
-        disconnected: usize,
-    }
+#[derive(Serialize, ToSchema)]
+struct Disconnected {
+    /// How many connections were told to go.
+    disconnected: usize,
+}
+
+/// Ends all connections of a user.
+#[utoipa::path(post, path = "/v1/users/{user}/disconnect", responses((status = 200, body = Disconnected)))]
+async fn disconnect(State(api): State<Arc<Api>>, caller: Caller, path: PathName) -> Result<Response, Problem> {
+    let user: UserId = named("user", path)?;
+    caller.user(&user)?;
     let close = Close::new(CloseCode::Kicked, "disconnected by the backend");
-    Ok(json(&Answer { disconnected: api.hub.close_user(&named("user", path)?, &close) }))
+    Ok(json(&Disconnected { disconnected: api.hub.close_user(&user, &close) }))
 }
 
-/// `POST /v1/users/{user}/join`: puts all connections of a user into a room.
-async fn join(State(api): State<Arc<Api>>, path: PathName, request: Request) -> Result<Response, Problem> {
-    #[derive(Serialize)]
-    struct Answer {
-        joined: usize,
-        refused: usize,
-    }
-    let (members, room) = api.user_and_room(path, request).await?;
+#[derive(Serialize, ToSchema)]
+struct Joined {
+    /// How many connections of the user are in the room now.
+    joined: usize,
+    /// How many are in too many rooms.
+    refused: usize,
+}
+
+/// Puts all connections of a user into a room.
+#[utoipa::path(post, path = "/v1/users/{user}/join", request_body = RoomBody, responses((status = 200, body = Joined)))]
+async fn join(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    path: PathName,
+    request: Request,
+) -> Result<Response, Problem> {
+    let (members, room) = api.user_and_room(&caller, path, request).await?;
     let told = Told::Joined { room: &room }.frame();
     let joined = members.iter().filter(|member| api.hub.join(member, &room, Some(told.clone())).is_ok()).count();
-    Ok(json(&Answer { joined, refused: members.len() - joined }))
+    Ok(json(&Joined { joined, refused: members.len() - joined }))
 }
 
-/// `POST /v1/users/{user}/leave`: takes all connections of a user out of a room.
-async fn leave(State(api): State<Arc<Api>>, path: PathName, request: Request) -> Result<Response, Problem> {
-    #[derive(Serialize)]
-    struct Answer {
-        left: usize,
-    }
-    let (members, room) = api.user_and_room(path, request).await?;
+#[derive(Serialize, ToSchema)]
+struct TakenOut {
+    /// How many connections were taken out.
+    left: usize,
+}
+
+/// Takes all connections of a user out of a room.
+#[utoipa::path(post, path = "/v1/users/{user}/leave", request_body = RoomBody, responses((status = 200, body = TakenOut)))]
+async fn leave(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    path: PathName,
+    request: Request,
+) -> Result<Response, Problem> {
+    let (members, room) = api.user_and_room(&caller, path, request).await?;
     let told = Told::Left { room: &room, reason: None, temporary: None }.frame();
     let left = members.iter().filter(|member| api.hub.leave(member, &room, Some(told.clone()))).count();
-    Ok(json(&Answer { left }))
+    Ok(json(&TakenOut { left }))
 }
 
-/// `GET /ready`: whether the gateway can do its work: whether it has keys of every issuer. Keys that
-/// cannot be fetched anew still serve for a while, and `problem` says so.
+/// Whether the gateway runs.
+#[utoipa::path(get, path = "/health", responses((status = 200, body = String)))]
+async fn health() -> &'static str {
+    "ok\n"
+}
+
+#[derive(Serialize, ToSchema)]
+struct Readiness {
+    ready: bool,
+    issuers: Vec<Keys>,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = IssuerKeys)]
+struct Keys {
+    issuer: String,
+    /// How many keys of it there are.
+    keys: usize,
+    /// How long ago they were fetched.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    age_seconds: Option<u64>,
+    /// Why they cannot be fetched anew.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problem: Option<String>,
+}
+
+/// Whether the gateway can do its work: whether it has keys of every issuer. Keys that cannot be
+/// fetched anew still serve for a while, and `problem` says so.
+#[utoipa::path(
+    get,
+    path = "/ready",
+    responses((status = 200, body = Readiness), (status = 503, description = "Keys are missing.", body = Readiness))
+)]
 async fn ready(State(api): State<Arc<Api>>) -> Response {
-    #[derive(Serialize)]
-    struct Answer {
-        ready: bool,
-        issuers: Vec<Keys>,
-    }
-    #[derive(Serialize)]
-    struct Keys {
-        issuer: String,
-        keys: usize,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        age_seconds: Option<u64>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        problem: Option<String>,
-    }
     let issuers = api.authenticator.verifier().keys_status().into_iter().map(|(issuer, status)| Keys {
         issuer,
         keys: status.keys,
@@ -199,10 +261,15 @@ async fn ready(State(api): State<Arc<Api>>) -> Response {
     let issuers: Vec<Keys> = issuers.collect();
     let ready = issuers.iter().all(|issuer| issuer.keys > 0);
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, json(&Answer { ready, issuers })).into_response()
+    (status, json(&Readiness { ready, issuers })).into_response()
 }
 
-/// `GET /metrics`: what is counted, as Prometheus reads it.
+/// What is counted, as Prometheus reads it.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    responses((status = 200, body = String, content_type = "application/openmetrics-text"))
+)]
 async fn metrics(State(api): State<Arc<Api>>) -> impl IntoResponse {
     let (census, (revocations, _)) = (api.hub.census(), api.authenticator.revocations().list(0));
     let text = api.metrics.text(census.connections, census.rooms, revocations);
@@ -231,7 +298,12 @@ impl Api {
     }
 
     /// The connections of the user in the path, and the room in the body.
-    async fn user_and_room(&self, path: PathName, request: Request) -> Result<(Vec<Arc<Member>>, RoomName), Problem> {
+    async fn user_and_room(
+        &self,
+        caller: &Caller,
+        path: PathName,
+        request: Request,
+    ) -> Result<(Vec<Arc<Member>>, RoomName), Problem> {
         let user: UserId = named("user", path)?;
         let body = self.body(request).await?;
         let room = RoomRequest::parse(text(&body)?, self.bounds())?.room;
@@ -239,6 +311,7 @@ impl Api {
             let why = "must not be a personal room: the gateway alone decides who is in it";
             return Err(Refusal::invalid("room", why).into());
         }
+        caller.room(&room)?;
         Ok((self.hub.connections_of(&user), room))
     }
 }

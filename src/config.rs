@@ -1,5 +1,6 @@
 //! What an operator decides: whose tokens count, who may connect, secrets and limits.
 
+mod api_key;
 mod file;
 mod issuer;
 mod limits;
@@ -14,19 +15,18 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use thiserror::Error;
 
 use crate::clock::Clock;
 
+pub use api_key::{ApiAction, ApiKey, MIN_API_KEY_BYTES};
+pub(crate) use api_key::{DEFAULT_NAME, check_api_keys, usable};
 pub use file::File;
 pub use issuer::{Issuer, KeySource, Place};
 pub use limits::Limits;
 pub use origin::{OriginPattern, Origins};
 pub use room::{Access, Asker, PRESENCE_LIMIT, Placeholder, RoomPattern, RoomRule};
-
-/// The shortest API key, in bytes: 16 are what a random 128-bit key has before it is encoded.
-pub const MIN_API_KEY_BYTES: usize = 16;
 
 /// Everything the gateway needs to know before it starts.
 #[derive(Debug, Clone)]
@@ -36,8 +36,10 @@ pub struct Config {
     /// Who may do what in which rooms: the first rule that a room matches decides. If there is none,
     /// tokens alone do.
     pub rooms: Vec<RoomRule>,
-    /// The key that backends show to the API.
-    pub api_key: Secret,
+    /// The key that may do everything, if there is one.
+    pub api_key: Option<Secret>,
+    /// Keys that may do what they say. One key is needed, here or above.
+    pub api_keys: Vec<ApiKey>,
     /// Whose pages may connect.
     pub origins: Origins,
     /// The cookie that may hold a token; it needs an allow-list of origins.
@@ -101,9 +103,21 @@ impl Anonymous {
 }
 
 /// A text that is never printed.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
-#[serde(transparent)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
+
+impl<'de> Deserialize<'de> for Secret {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // What else stands there must not be repeated in the error: it is a secret without its quotes.
+        #[derive(Deserialize)]
+        #[serde(untagged, expecting = "a secret must be a string in quotes")]
+        enum Written {
+            Text(String),
+        }
+        let Written::Text(text) = Written::deserialize(deserializer)?;
+        Ok(Self(text))
+    }
+}
 
 impl Secret {
     /// Keeps a text from being printed.
@@ -147,7 +161,8 @@ impl Config {
         Self {
             issuers: vec![Issuer::with_secret(jwt_secret)],
             rooms: Vec::new(),
-            api_key,
+            api_key: Some(api_key),
+            api_keys: Vec::new(),
             origins: Origins::default(),
             cookie: None,
             trusted_proxies: Vec::new(),
@@ -171,11 +186,7 @@ impl Config {
     /// # Errors
     /// The first setting that is wrong, by name.
     pub fn check(&self) -> Result<(), ConfigError> {
-        let bytes = self.api_key.0.len();
-        if bytes < MIN_API_KEY_BYTES {
-            let problem = format!("must have at least {MIN_API_KEY_BYTES} bytes, and has {bytes}");
-            return Err(ConfigError::new("api_key", problem));
-        }
+        check_api_keys(self.api_key.as_ref(), &self.api_keys)?;
         if self.issuers.is_empty() && self.anonymous.is_none() {
             return Err(ConfigError::new("issuers", "must have one at least, or nobody could connect"));
         }

@@ -33,4 +33,4 @@ pub mod server;
 
 pub use clock::{Clock, ManualClock};
 pub use config::{Config, ConfigError, Limits, Secret};
-pub use server::{Gateway, Listeners, run};
+pub use server::{ApiKeys, Gateway, Listeners, run};

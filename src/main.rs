@@ -15,11 +15,11 @@ use anyhow::{Context, bail};
 use clap::{Parser, Subcommand};
 use ipnet::IpNet;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 use wsgate::config::{File, Issuer, OriginPattern, Origins};
 use wsgate::dev::Dev;
-use wsgate::{Config, Limits, Listeners, Secret};
+use wsgate::{ApiKeys, Config, Gateway, Limits, Listeners, Secret};
 
 const JWT_SECRET: &str = "WSGATE_JWT_SECRET";
 const API_KEY: &str = "WSGATE_API_KEY";
@@ -51,7 +51,8 @@ impl Workers {
 #[derive(clap::Args)]
 #[command(next_help_heading = "Who may connect")]
 struct Identity {
-    /// A file that says whose tokens count; for one secret, WSGATE_JWT_SECRET alone will do
+    /// A file that says whose tokens count, and what API keys there are; for one secret and one key,
+    /// WSGATE_JWT_SECRET and WSGATE_API_KEY alone will do. On SIGHUP its API keys are read again
     #[arg(long, env = "WSGATE_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
     /// An origin whose pages may connect, as https://app.example.com or https://*.example.com;
@@ -80,7 +81,7 @@ fn network(text: &str) -> Result<IpNet, String> {
 
 impl Identity {
     /// The configuration that this and the environment give.
-    fn configure(self, api_key: Secret) -> anyhow::Result<Config> {
+    fn configure(self) -> anyhow::Result<Config> {
         let file =
             self.config.as_deref().map_or_else(|| Ok(File::default()), File::read).map_err(anyhow::Error::msg)?;
         // With a file, the secret in the environment is one more issuer, if there is one.
@@ -89,7 +90,8 @@ impl Identity {
             Err(_) if self.config.is_some() => None,
             Err(error) => return Err(error),
         };
-        let mut config = Config::new(Secret::new(""), api_key);
+        let mut config = Config::new(Secret::new(""), Secret::new(""));
+        (config.api_key, config.api_keys) = (given(API_KEY)?, file.api_keys);
         config.issuers = file.issuers.into_iter().chain(jwt_secret).collect();
         config.rooms = file.rooms;
         config.anonymous = file.anonymous;
@@ -103,7 +105,7 @@ impl Identity {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Serve; the secrets come from WSGATE_JWT_SECRET and WSGATE_API_KEY
+    /// Serve; the secrets come from WSGATE_JWT_SECRET and WSGATE_API_KEY, or a file
     Serve {
         /// Where clients connect
         #[arg(long, env = "WSGATE_LISTEN", default_value = "0.0.0.0:8080")]
@@ -171,10 +173,11 @@ async fn serve(
     identity: Identity,
     limits: Limits,
 ) -> anyhow::Result<()> {
-    if identity.config.is_none() {
-        secret(JWT_SECRET, 48)?;
+    let file = identity.config.clone();
+    let mut config = identity.configure()?;
+    if config.api_key.is_none() && config.api_keys.is_empty() {
+        secret(API_KEY, 24)?;
     }
-    let mut config = identity.configure(secret(API_KEY, 24)?)?;
     if config.state_file.is_none() {
         tracing::warn!("revocations and blocks end with this process: give --state-file to keep them");
     }
@@ -182,7 +185,32 @@ async fn serve(
     config.workers = workers.number()?;
     config.check()?;
     let listeners = listeners(listen, backend_listen).await?;
-    run(listeners, config).await
+    let api_key = config.api_key.clone();
+    let gateway = Gateway::new(config)?;
+    // Asked for now: a signal that nobody has asked for ends the process.
+    tokio::spawn(reload_keys(signal(SignalKind::hangup())?, gateway.api_keys(), api_key, file));
+    run(listeners, gateway).await
+}
+
+/// Reads the API keys again whenever the operator says that they have changed. Nothing else of the
+/// file is, and if anything in it is wrong, all keys stay as they are.
+async fn reload_keys(mut hangup: Signal, keys: ApiKeys, api_key: Option<Secret>, file: Option<PathBuf>) {
+    while hangup.recv().await.is_some() {
+        let Some(file) = file.clone() else {
+            tracing::warn!("there is nothing to read again: no --config was given");
+            continue;
+        };
+        let (keys, api_key) = (keys.clone(), api_key.clone());
+        let read = move || {
+            let file = File::read(&file)?;
+            keys.replace(api_key.as_ref(), &file.api_keys).map_err(|error| error.to_string())
+        };
+        // A file may be on a disk that takes its time.
+        match tokio::task::spawn_blocking(read).await.map_err(|error| error.to_string()).flatten() {
+            Ok(()) => tracing::info!("the API keys have been read again, and nothing else of the file"),
+            Err(error) => tracing::error!(error, "the API keys could not be read again, and are as they were"),
+        }
+    }
 }
 
 async fn dev(listen: SocketAddr, backend_listen: SocketAddr, workers: &Workers, limits: Limits) -> anyhow::Result<()> {
@@ -191,22 +219,29 @@ async fn dev(listen: SocketAddr, backend_listen: SocketAddr, workers: &Workers, 
     }
     let listeners = listeners(listen, backend_listen).await?;
     let addresses = (listeners.public.local_addr()?, listeners.backend.local_addr()?);
-    let given = |name| std::env::var(name).ok().map(Secret::new);
-    let dev = Dev::new(given(JWT_SECRET), given(API_KEY), addresses)?;
+    // It is printed, in a line to paste.
+    let api_key = given(API_KEY)?.map(|key| Secret::new(key.reveal().trim_ascii()));
+    let dev = Dev::new(given(JWT_SECRET)?, api_key, addresses)?;
     println(&dev.guide())?;
     let mut config = dev.config();
     config.limits = limits;
     config.workers = workers.number()?;
-    run(listeners, config).await
+    run(listeners, Gateway::new(config)?).await
 }
 
 /// Reads a secret from the environment: an argument would be seen by every user of the machine.
 fn secret(name: &str, bytes: usize) -> anyhow::Result<Secret> {
+    let how =
+        || format!("{name} is not set. Make one with:\n\n    export {name}=\"$(openssl rand -base64 {bytes})\"\n");
+    given(name)?.with_context(how)
+}
+
+/// The same, if it is there.
+fn given(name: &str) -> anyhow::Result<Option<Secret>> {
     match std::env::var(name) {
-        Ok(secret) if !secret.is_empty() => Ok(Secret::new(secret)),
-        Ok(_) | Err(std::env::VarError::NotPresent) => {
-            bail!("{name} is not set. Make one with:\n\n    export {name}=\"$(openssl rand -base64 {bytes})\"\n")
-        }
+        Ok(secret) if secret.is_empty() => Ok(None),
+        Ok(secret) => Ok(Some(Secret::new(secret))),
+        Err(std::env::VarError::NotPresent) => Ok(None),
         Err(std::env::VarError::NotUnicode(_)) => bail!("{name} is not UTF-8"),
     }
 }
@@ -220,7 +255,7 @@ async fn bind(address: SocketAddr, option: &str) -> anyhow::Result<TcpListener> 
     bound.with_context(|| format!("cannot listen on {address}; choose another address with {option}"))
 }
 
-async fn run(listeners: Listeners, config: Config) -> anyhow::Result<()> {
+async fn run(listeners: Listeners, gateway: Gateway) -> anyhow::Result<()> {
     let (public, backend) = (listeners.public.local_addr()?, listeners.backend.local_addr()?);
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     tracing::info!(%public, %backend, "listening");
@@ -232,7 +267,7 @@ async fn run(listeners: Listeners, config: Config) -> anyhow::Result<()> {
             std::process::exit(130);
         });
     };
-    wsgate::run(listeners, config, asked).await?;
+    gateway.run(listeners, asked).await;
     Ok(())
 }
 

@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tower_service::Service;
 
+pub use crate::api::ApiKeys;
 use crate::api::{self, Api};
 use crate::auth::{Attempts, Authenticator, Rules};
 use crate::backend::Backend;
@@ -54,6 +55,7 @@ pub struct Gateway {
     hub: Arc<Hub>,
     authenticator: Arc<Authenticator>,
     rules: Arc<Rules>,
+    keys: ApiKeys,
 }
 
 impl Gateway {
@@ -63,10 +65,11 @@ impl Gateway {
     /// The first setting that cannot be.
     pub fn new(config: Config) -> Result<Self, ConfigError> {
         config.check()?;
+        let keys = ApiKeys::new(config.api_key.as_ref(), &config.api_keys)?;
         let hub = Hub::new(config.limits.max_rooms, config.limits.return_spread, config.workers);
         let authenticator = Arc::new(Authenticator::new(&config)?);
         let rules = Arc::new(Rules::new(&config));
-        Ok(Self { config, hub, authenticator, rules })
+        Ok(Self { config, hub, authenticator, rules, keys })
     }
 
     /// The hub: a program that runs the gateway inside itself publishes through it.
@@ -74,10 +77,16 @@ impl Gateway {
         &self.hub
     }
 
+    /// The API keys: they can be replaced while the gateway runs.
+    pub fn api_keys(&self) -> ApiKeys {
+        self.keys.clone()
+    }
+
     /// Serves until `shutdown` is ready; then stops accepting, tells all clients to come back
     /// later, and waits for them to end, within the configured time.
     pub async fn run(self, listeners: Listeners, shutdown: impl Future<Output = ()>) {
-        let Self { config, hub, authenticator, rules } = self;
+        let Self { config, hub, authenticator, rules, keys } = self;
+        keys.log();
         let (limits, clock) = (config.limits.clone(), config.clock.clone());
         let tasks = TaskTracker::new();
         let (stopping, ended) = (CancellationToken::new(), CancellationToken::new());
@@ -94,7 +103,7 @@ impl Gateway {
             }
         }
         let (metrics, errands) = (Arc::clone(&workers.metrics), Arc::clone(&workers.errands));
-        let api = Arc::new(Api { config, hub: Arc::clone(&hub), authenticator, rules, errands, metrics });
+        let api = Arc::new(Api { keys, config, hub: Arc::clone(&hub), authenticator, rules, errands, metrics });
         let backend = Http::backend(api::routes(api), clock.clone());
         tasks.spawn(accept(listeners.backend, backend, tasks.clone(), stopping.clone()));
         let [first, ..] = hub.flushers() else { return };

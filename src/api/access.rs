@@ -3,53 +3,77 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::response::Response;
-use axum::routing::{get, post};
 use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
-use crate::auth::{Credential, Identity, Permission, Ruling};
+use crate::auth::{Credential, Identity, Permission, Ruling, TokenError};
+use crate::config::ApiAction;
 use crate::errand::RECHECK;
 use crate::protocol::{ConnectionId, ErrorCode, Problem, Refusal, RoomName, UserId};
 
+use super::key::Caller;
+use super::openapi::needs;
 use super::{Api, PathName, json, named};
 
 /// For how long a connection is given to say what it may do. It answers at once, or has gone.
 const ANSWER_TIME: Duration = Duration::from_secs(1);
 
-pub(super) fn routes() -> Router<Arc<Api>> {
-    Router::new().route("/v1/users/{user}/recheck", post(recheck)).route("/v1/explain", get(explain))
+pub(super) fn operations() -> OpenApiRouter<Arc<Api>> {
+    OpenApiRouter::new()
+        .routes(needs(ApiAction::Move, routes!(recheck)))
+        .routes(needs(ApiAction::Read, routes!(explain)))
 }
 
-/// `POST /v1/users/{user}/recheck`: has all connections of a user look again whether they may be in the
-/// rooms that they have joined.
-async fn recheck(State(api): State<Arc<Api>>, path: PathName) -> Result<Response, Problem> {
-    #[derive(Serialize)]
-    struct Answer {
-        connections: usize,
-    }
+#[derive(Serialize, ToSchema)]
+struct Rechecked {
+    /// How many connections look again.
+    connections: usize,
+}
+
+/// Has all connections of a user look again whether they may be in the rooms that they have joined.
+#[utoipa::path(post, path = "/v1/users/{user}/recheck", responses((status = 200, body = Rechecked)))]
+async fn recheck(State(api): State<Arc<Api>>, caller: Caller, path: PathName) -> Result<Response, Problem> {
     let user: UserId = named("user", path)?;
+    caller.user(&user)?;
     let members = api.hub.connections_of(&user);
     members.iter().for_each(|member| member.notify(RECHECK));
-    Ok(json(&Answer { connections: members.len() }))
+    Ok(json(&Rechecked { connections: members.len() }))
 }
 
 /// What is to be explained.
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 struct Asked {
+    /// Who; each live connection of the user is looked at.
+    #[param(value_type = UserId)]
     user: Option<String>,
+    /// Who, by a token; in place of `user`.
     token: Option<String>,
+    #[param(value_type = RoomName)]
     room: String,
+    #[param(value_type = Permission)]
     action: String,
 }
 
-/// Why something may be done in a room, or not.
-#[derive(Serialize)]
+/// How it is decided whether something may be done in a room.
+#[derive(Serialize, ToSchema)]
 struct Explained {
-    /// By what it was decided: a live connection, a token, or the user's name alone.
+    user: UserId,
+    room: RoomName,
+    action: Permission,
+    explanations: Vec<Explanation>,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = RoomExplanation)]
+struct Explanation {
+    /// By what it was decided: a live `connection`, a `token`, or the name of the `user` alone.
     by: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     connection: Option<ConnectionId>,
@@ -57,23 +81,19 @@ struct Explained {
     ruling: Ruling,
 }
 
-/// `GET /v1/explain`: whether a user may do something in a room, and why.
+/// Whether a user may do something in a room, and why.
+#[utoipa::path(get, path = "/v1/explain", params(Asked), responses((status = 200, body = Explained)))]
 async fn explain(
     State(api): State<Arc<Api>>,
+    caller: Caller,
     query: Result<Query<Asked>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    #[derive(Serialize)]
-    struct Answer {
-        user: UserId,
-        room: RoomName,
-        action: Permission,
-        explanations: Vec<Explained>,
-    }
     let Query(asked) = query.map_err(|error| Problem::new(ErrorCode::InvalidField, error.body_text()))?;
     let invalid = |field: &'static str| move |why: String| Refusal::invalid(field, &why);
     let room: RoomName = asked.room.parse().map_err(invalid("room"))?;
     let action: Permission =
         asked.action.parse().map_err(|_| Refusal::invalid("action", "must be join, publish or members"))?;
+    caller.room(&room)?;
     let (user, explanations) = match (asked.user, asked.token) {
         (Some(user), None) => {
             let user: UserId = user.parse().map_err(invalid("user"))?;
@@ -82,25 +102,25 @@ async fn explain(
         }
         (None, Some(token)) => {
             let identity = api.authenticator.authenticate(&Credential::Token(token.into()), None).await;
-            let identity =
-                identity.map_err(|error| Refusal::invalid("token", &format!("is refused: {}", error.detail)))?;
+            let refused = |error: TokenError| Refusal::invalid("token", &format!("is refused: {}", error.detail));
+            let identity = identity.map_err(refused)?;
             let ruling = api.rules.explain(&identity, action, &room);
-            (identity.user, vec![Explained { by: "token", connection: None, ruling }])
+            (identity.user, vec![Explanation { by: "token", connection: None, ruling }])
         }
         _ => return Err(Refusal::invalid("user", "or `token` is needed, and not both").into()),
     };
-    Ok(json(&Answer { user, room, action, explanations }))
+    Ok(json(&Explained { user, room, action, explanations }))
 }
 
 impl Api {
     /// What each connection of a user may do; if there is none, what the name alone allows.
-    async fn explain_user(&self, user: &UserId, action: Permission, room: &RoomName) -> Vec<Explained> {
+    async fn explain_user(&self, user: &UserId, action: Permission, room: &RoomName) -> Vec<Explanation> {
         let mut explanations = Vec::new();
         for member in self.hub.connections_of(user).iter().take(self.config.limits.max_listed_members) {
             let asking = self.errands.ask(member, action, room.clone());
             match self.config.clock.timeout(ANSWER_TIME, asking).await {
                 Some(Some(ruling)) => {
-                    explanations.push(Explained { by: "connection", connection: Some(member.id()), ruling });
+                    explanations.push(Explanation { by: "connection", connection: Some(member.id()), ruling });
                 }
                 // It has gone.
                 Some(None) | None => drop(self.errands.take(member.id())),
@@ -108,7 +128,7 @@ impl Api {
         }
         if explanations.is_empty() {
             let ruling = self.rules.explain(&Identity::of(user.clone()), action, room);
-            explanations.push(Explained { by: "user", connection: None, ruling });
+            explanations.push(Explanation { by: "user", connection: None, ruling });
         }
         explanations
     }

@@ -3,17 +3,22 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::response::Response;
-use axum::routing::{delete, get, post};
 use serde::{Deserialize, Serialize};
 use serde_json::Map;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::auth::{Details, Grants, Offer, Revocation, RevocationError, Subject, TicketError, profile};
+use crate::config::ApiAction;
 use crate::protocol::{BlockRequest, ErrorCode, Problem, Refusal, RevocationRequest, Revoked, TicketRequest, UserId};
 use crate::revoke::revoke;
 
+use super::body::{BlockBody, RevocationBody, TicketBody};
+use super::key::Caller;
+use super::openapi::needs;
 use super::{Api, PathName, json, named, text};
 
 /// For how many seconds a ticket can be used, if the backend does not say, and at most.
@@ -24,26 +29,40 @@ const CONNECTION_SECONDS: u64 = 60 * 60;
 /// The end of a connection must be a time that can be written: within a century.
 const MAX_CONNECTION_SECONDS: u64 = 100 * 366 * 24 * 60 * 60;
 
-pub(super) fn routes() -> Router<Arc<Api>> {
-    Router::new()
-        .route("/v1/tickets", post(ticket))
-        .route("/v1/revocations", post(add).get(list))
-        .route("/v1/revocations/{id}", delete(remove).merge(get(one)))
-        .route("/v1/users/{user}/block", post(block))
-        .route("/v1/users/{user}/unblock", post(unblock))
+/// The operations of this file, each with the action that the key must allow.
+pub(super) fn operations() -> OpenApiRouter<Arc<Api>> {
+    OpenApiRouter::new()
+        .routes(needs(ApiAction::Tickets, routes!(ticket)))
+        .routes(needs(ApiAction::Revoke, routes!(add)))
+        .routes(needs(ApiAction::Read, routes!(list)))
+        .routes(needs(ApiAction::Read, routes!(one)))
+        .routes(needs(ApiAction::Revoke, routes!(remove)))
+        .routes(needs(ApiAction::Revoke, routes!(block)))
+        .routes(needs(ApiAction::Revoke, routes!(unblock)))
 }
 
-/// `POST /v1/tickets`: a ticket with which a user's page connects once.
-async fn ticket(State(api): State<Arc<Api>>, request: Request) -> Result<Response, Problem> {
-    #[derive(Serialize)]
-    struct Answer {
-        ticket: String,
-        valid_for: u64,
-    }
+#[derive(Serialize, ToSchema)]
+struct MadeTicket {
+    ticket: String,
+    /// For how many seconds it can be used.
+    valid_for: u64,
+}
+
+/// A ticket with which a user's page connects once.
+#[utoipa::path(
+    post,
+    path = "/v1/tickets",
+    request_body = TicketBody,
+    responses((status = 200, body = MadeTicket), (status = 503))
+)]
+async fn ticket(State(api): State<Arc<Api>>, caller: Caller, request: Request) -> Result<Response, Problem> {
     let body = api.body(request).await?;
     let wanted = TicketRequest::parse(text(&body)?, api.bounds())?;
     let grants = wanted.grants.map_or_else(|| Ok(Grants::default()), Grants::deserialize);
     let grants = grants.map_err(|error| Refusal::invalid("grants", &format!("cannot be: {}", in_short(&error))))?;
+    caller.user(&wanted.user)?;
+    // Else a key for few rooms could make a ticket for all of them.
+    grants.patterns().try_for_each(|pattern| caller.pattern(pattern))?;
     let details = details(&wanted)?;
     let valid_for = within("valid_for", wanted.valid_for, TICKET_SECONDS, MAX_TICKET_SECONDS)?;
     let expires_in = within("expires_in", wanted.expires_in, CONNECTION_SECONDS, MAX_CONNECTION_SECONDS)?;
@@ -57,7 +76,7 @@ async fn ticket(State(api): State<Arc<Api>>, request: Request) -> Result<Respons
         expires_in: Duration::from_secs(expires_in),
     });
     match made {
-        Ok(ticket) => Ok(json(&Answer { ticket, valid_for })),
+        Ok(ticket) => Ok(json(&MadeTicket { ticket, valid_for })),
         Err(error @ TicketError::TooMany(_)) => Err(Problem::new(ErrorCode::Full, error.to_string())),
         Err(error @ TicketError::Reserved) => Err(Refusal::invalid("user", &error.to_string()).into()),
         Err(error @ TicketError::Random(_)) => {
@@ -78,16 +97,23 @@ fn details(wanted: &TicketRequest<'_>) -> Result<Option<Box<Details>>, Problem> 
     Ok(Some(Box::new(Details { claims: Arc::new(claims), profile })))
 }
 
-/// A revocation, and whether it is kept when the gateway ends.
-#[derive(Serialize)]
-struct Answer {
+#[derive(Serialize, ToSchema)]
+struct KeptRevocation {
     #[serde(flatten)]
     revocation: Revocation,
+    /// Whether it is on the disk, and so outlives the gateway.
     kept: bool,
 }
 
-/// `POST /v1/revocations`: revokes a token, a session, or a user's older tokens.
-async fn add(State(api): State<Arc<Api>>, request: Request) -> Result<Response, Problem> {
+/// Revokes a token, a session, or a user's older tokens.
+#[utoipa::path(
+    post,
+    path = "/v1/revocations",
+    operation_id = "add_revocation",
+    request_body = RevocationBody,
+    responses((status = 200, body = KeptRevocation), (status = 503))
+)]
+async fn add(State(api): State<Arc<Api>>, caller: Caller, request: Request) -> Result<Response, Problem> {
     let body = api.body(request).await?;
     let RevocationRequest { what, until } = RevocationRequest::parse(text(&body)?, api.bounds())?;
     let now = api.config.clock.unix();
@@ -98,63 +124,115 @@ async fn add(State(api): State<Arc<Api>>, request: Request) -> Result<Response, 
             Subject::User { user, issued_before: issued_before.map_or(now.as_secs_f64(), |time| time as f64) }
         }
     };
+    caller.subject(&subject)?;
     api.revoke(subject, until).await
 }
 
-/// `GET /v1/revocations`: the newest, as many as one answer lists, and how many there are.
-async fn list(State(api): State<Arc<Api>>) -> Response {
-    #[derive(Serialize)]
-    struct Answer {
-        total: usize,
-        kept: bool,
-        revocations: Vec<Revocation>,
-    }
+#[derive(Serialize, ToSchema)]
+struct Revocations {
+    /// How many there are.
+    total: usize,
+    /// Whether they are on the disk.
+    kept: bool,
+    /// The newest first, as many as one answer lists.
+    revocations: Vec<Revocation>,
+}
+
+/// The newest revocations, as many as one answer lists, and how many there are.
+#[utoipa::path(
+    get,
+    path = "/v1/revocations",
+    operation_id = "list_revocations",
+    responses((status = 200, body = Revocations))
+)]
+async fn list(State(api): State<Arc<Api>>, caller: Caller) -> Result<Response, Problem> {
+    caller.everything("the list of revocations")?;
     let revocations = api.authenticator.revocations();
     let (total, listed) = revocations.list(api.config.limits.max_listed_members);
-    json(&Answer { total, kept: revocations.are_kept(), revocations: listed })
+    Ok(json(&Revocations { total, kept: revocations.are_kept(), revocations: listed }))
 }
 
-/// `GET /v1/revocations/{id}`: one of them.
-async fn one(State(api): State<Arc<Api>>, id: Path<String>) -> Result<Response, Problem> {
-    let revocations = api.authenticator.revocations();
-    let found = id.parse().ok().and_then(|id| revocations.get(id)).ok_or_else(no_such_revocation)?;
-    Ok(json(&Answer { revocation: found, kept: revocations.are_kept() }))
+/// A revocation.
+#[utoipa::path(
+    get,
+    path = "/v1/revocations/{id}",
+    operation_id = "get_revocation",
+    responses((status = 200, body = KeptRevocation), (status = 404))
+)]
+async fn one(State(api): State<Arc<Api>>, caller: Caller, path: PathName) -> Result<Response, Problem> {
+    let revocation = api.revocation(&caller, path)?;
+    Ok(json(&KeptRevocation { revocation, kept: api.authenticator.revocations().are_kept() }))
 }
 
-/// `DELETE /v1/revocations/{id}`: takes one off the list. What it has ended stays ended.
-async fn remove(State(api): State<Arc<Api>>, id: Path<String>) -> Result<Response, Problem> {
-    #[derive(Serialize)]
-    struct Answer {
-        removed: u64,
-    }
-    let id: u64 = id.parse().map_err(|_| no_such_revocation())?;
+#[derive(Serialize, ToSchema)]
+struct Removed {
+    /// The revocation's id.
+    removed: u64,
+}
+
+/// Takes a revocation off the list. What it has ended stays ended.
+#[utoipa::path(
+    delete,
+    path = "/v1/revocations/{id}",
+    operation_id = "remove_revocation",
+    responses((status = 200, body = Removed), (status = 404), (status = 503))
+)]
+async fn remove(State(api): State<Arc<Api>>, caller: Caller, path: PathName) -> Result<Response, Problem> {
+    let id = api.revocation(&caller, path)?.id;
     match api.authenticator.revocations().remove_one(id).await {
-        Ok(true) => Ok(json(&Answer { removed: id })),
+        Ok(true) => Ok(json(&Removed { removed: id })),
         Ok(false) => Err(no_such_revocation()),
         Err(error) => Err(not_done(&error)),
     }
 }
 
-/// `POST /v1/users/{user}/block`: ends a user's connections, and lets the user in no more.
-async fn block(State(api): State<Arc<Api>>, path: PathName, request: Request) -> Result<Response, Problem> {
+/// Ends a user's connections, and lets the user in no more.
+#[utoipa::path(
+    post,
+    path = "/v1/users/{user}/block",
+    request_body = Option<BlockBody>,
+    responses((status = 200, body = KeptRevocation), (status = 503))
+)]
+async fn block(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    path: PathName,
+    request: Request,
+) -> Result<Response, Problem> {
     let user: UserId = named("user", path)?;
+    caller.user(&user)?;
     let body = api.body(request).await?;
     let until = BlockRequest::parse(text(&body)?, api.bounds())?.until;
     api.revoke(Subject::Block { blocked: user }, until).await
 }
 
-/// `POST /v1/users/{user}/unblock`: lets a user in again.
-async fn unblock(State(api): State<Arc<Api>>, path: PathName) -> Result<Response, Problem> {
-    #[derive(Serialize)]
-    struct Answer {
-        unblocked: bool,
-    }
+#[derive(Serialize, ToSchema)]
+struct Unblocked {
+    /// Whether the user was blocked.
+    unblocked: bool,
+}
+
+/// Lets a user in again.
+#[utoipa::path(
+    post,
+    path = "/v1/users/{user}/unblock",
+    responses((status = 200, body = Unblocked), (status = 503))
+)]
+async fn unblock(State(api): State<Arc<Api>>, caller: Caller, path: PathName) -> Result<Response, Problem> {
     let user: UserId = named("user", path)?;
+    caller.user(&user)?;
     let unblocked = api.authenticator.revocations().unblock(&user).await.map_err(|error| not_done(&error))?;
-    Ok(json(&Answer { unblocked }))
+    Ok(json(&Unblocked { unblocked }))
 }
 
 impl Api {
+    /// The revocation in the path, if the key reaches it.
+    fn revocation(&self, caller: &Caller, path: PathName) -> Result<Revocation, Problem> {
+        let id = path.ok().and_then(|id| id.parse().ok());
+        let found = id.and_then(|id| self.authenticator.revocations().get(id)).ok_or_else(no_such_revocation)?;
+        caller.subject(&found.subject).map(|()| found)
+    }
+
     async fn revoke(&self, subject: Subject, until: Option<u64>) -> Result<Response, Problem> {
         if until.is_some_and(|until| until <= self.config.clock.unix().as_secs()) {
             return Err(Refusal::invalid("until", "must be in the future").into());
@@ -162,9 +240,20 @@ impl Api {
         match revoke(&self.authenticator, &self.hub, subject, until).await {
             Ok(revocation) => {
                 let kept = self.authenticator.revocations().are_kept();
-                Ok(json(&Answer { revocation, kept }))
+                Ok(json(&KeptRevocation { revocation, kept }))
             }
             Err(error) => Err(not_done(&error)),
+        }
+    }
+}
+
+impl Caller {
+    /// Whether the key reaches what is revoked: a token or a session may be anybody's.
+    fn subject(&self, subject: &Subject) -> Result<(), Problem> {
+        match subject {
+            Subject::User { user, .. } | Subject::Block { blocked: user } => self.user(user),
+            Subject::Token { .. } => self.everything("tokens by their `jti`"),
+            Subject::Session { .. } => self.everything("sessions by their `sid`"),
         }
     }
 }

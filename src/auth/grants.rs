@@ -5,11 +5,12 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::protocol::{Pattern, RoomName};
 
 /// Something that may be done in a room.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Permission {
     /// Enter it.
@@ -52,6 +53,11 @@ impl Grants {
     /// Whether this may be done in every room there is, as only the pattern `*` says.
     pub fn allow_everywhere(&self, permission: Permission) -> bool {
         self.of(permission).any(Pattern::is_everything)
+    }
+
+    /// The patterns of all rooms in which anything may be done.
+    pub fn patterns(&self) -> impl Iterator<Item = &Pattern> {
+        self.0.iter().map(|grant| &grant.pattern)
     }
 
     /// Reads grants as a configuration has them: patterns, and what each allows.

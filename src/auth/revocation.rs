@@ -13,6 +13,7 @@ use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 use thiserror::Error;
+use utoipa::ToSchema;
 
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError};
@@ -24,7 +25,7 @@ use super::signer::whole_seconds;
 use super::store::{Change, Store};
 
 /// What is revoked.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(untagged)]
 pub enum Subject {
     /// One token.
@@ -60,7 +61,7 @@ pub enum Subject {
 }
 
 /// One entry of the list.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Revocation {
     /// Its number.
     pub id: u64,

@@ -1,6 +1,7 @@
 //! What somebody may do in a room: by the configured rules, and by what the token grants.
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::config::{Access, Asker, Config, Placeholder, RoomRule};
 use crate::protocol::RoomName;
@@ -27,7 +28,7 @@ pub enum Decision {
 }
 
 /// How a decision comes about, for people.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Ruling {
     /// Whether it may be done; none if that is for the backend to say.
     pub allowed: Option<bool>,
@@ -44,7 +45,7 @@ pub struct Ruling {
 }
 
 /// A rule as it is shown.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct ShownRule {
     /// Its number, counted from 0.
     pub number: usize,

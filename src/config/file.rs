@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::Deserialize;
 
 use super::room::{self, RoomRule};
-use super::{Anonymous, Issuer};
+use super::{Anonymous, ApiKey, Issuer};
 
 /// The configuration file.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -20,6 +20,9 @@ pub struct File {
     pub rooms: Vec<RoomRule>,
     /// What connections without a token may do; they are refused if this is missing.
     pub anonymous: Option<Anonymous>,
+    /// Who may use the backend API, and for what.
+    #[serde(default)]
+    pub api_keys: Vec<ApiKey>,
 }
 
 impl File {
@@ -37,6 +40,9 @@ impl File {
                 *path = folder.join(&*path);
             }
         }
+        for path in file.api_keys.iter_mut().filter_map(|key| key.key_file.as_mut()) {
+            *path = folder.join(&*path);
+        }
         Ok(file)
     }
 }
@@ -45,7 +51,11 @@ impl FromStr for File {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let mut file: Self = toml::from_str(text).map_err(|error| error.to_string())?;
+        // The library would show the line, and a secret may stand in it.
+        let mut file: Self = toml::from_str(text).map_err(|error| {
+            let before = text.get(..error.span().unwrap_or_default().start).unwrap_or_default();
+            format!("line {}: {}", before.matches('\n').count() + 1, error.message())
+        })?;
         room::number_lines(&mut file.rooms, text);
         if let Some(anonymous) = &mut file.anonymous {
             room::number_lines(&mut anonymous.rooms, text);

@@ -9,6 +9,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize};
 use smallvec::{SmallVec, smallvec};
 use toml::Spanned;
+use utoipa::ToSchema;
 
 use crate::protocol::{MAX_ROOM_BYTES, PERSONAL, RoomName};
 
@@ -53,7 +54,7 @@ pub struct RoomRule {
 }
 
 /// How it is decided whether something may be done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Access {
     /// Everybody may.
@@ -179,7 +180,7 @@ pub(super) fn check_rules(setting: &str, rules: &[RoomRule], can_ask: bool) -> R
 impl RoomPattern {
     /// Whether a room is of this pattern for whoever asks.
     pub fn matches(&self, room: &RoomName, asker: &impl Asker) -> bool {
-        self.walk(room, |ends, placeholder, behind| ends.step_any(asker.values(placeholder), *behind))
+        self.walk(room, |ends, placeholder, behind| ends.step_any(&asker.values(placeholder), *behind))
     }
 
     /// Whether a room is of this pattern for anybody.
@@ -274,7 +275,7 @@ impl Ends<'_> {
     }
 
     /// One of several texts, of which none counts that is empty or has `behind` in it.
-    fn step_any(&mut self, texts: SmallVec<[Cow<'_, str>; 1]>, behind: Option<char>) {
+    fn step_any(&mut self, texts: &[Cow<'_, str>], behind: Option<char>) {
         let counts = |text: &&Cow<'_, str>| !text.is_empty() && !behind.is_some_and(|behind| text.contains(behind));
         self.at = texts.iter().filter(counts).flat_map(|text| self.behind(text)).collect();
         self.at.sort_unstable();

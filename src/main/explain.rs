@@ -9,7 +9,7 @@ use wsgate::config::Issuer;
 use wsgate::protocol::{RoomName, UserId};
 use wsgate::{Config, Secret, auth};
 
-use super::{API_KEY, Identity, println};
+use super::{Identity, println};
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
@@ -35,11 +35,9 @@ fn permission(word: &str) -> Result<Permission, String> {
 /// Ends with 0 if it is allowed, with 1 if it is not, and with 2 if the backend would be asked.
 pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let Arguments { action, room, user, token, identity } = arguments;
-    let mut config = identity.configure(Secret::new(std::env::var(API_KEY).unwrap_or_default()))?;
-    if config.api_key.reveal().is_empty() {
-        // Nothing is served: the key does not matter, and all else is to be checked.
-        config.api_key = Secret::new("not needed to explain");
-    }
+    let mut config = identity.configure()?;
+    // Nothing is served: the keys of backends do not matter, and all else is to be checked.
+    (config.api_key, config.api_keys) = (Some(Secret::new("not needed to explain")), Vec::new());
     if config.issuers.is_empty() && user.is_some() {
         // No token is looked at either.
         config.issuers.push(Issuer::with_secret(Secret::new("")));

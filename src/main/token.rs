@@ -10,9 +10,9 @@ use jsonwebtoken::Algorithm;
 use serde_json::{Map, Value, json};
 use wsgate::auth::{Explanation, Grants, SigningKey, Verifier, generate};
 use wsgate::protocol::UserId;
-use wsgate::{Clock, Config, Secret};
+use wsgate::{Clock, Config};
 
-use super::{API_KEY, Identity, JWT_SECRET, println, secret};
+use super::{Identity, JWT_SECRET, println, secret};
 
 #[derive(clap::Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
@@ -127,7 +127,7 @@ async fn check(token: &str, identity: Identity) -> anyhow::Result<()> {
         token.clear();
         std::io::stdin().read_to_string(&mut token).context("the token cannot be read")?;
     }
-    let config = identity.configure(Secret::new(std::env::var(API_KEY).unwrap_or_default()))?;
+    let config = identity.configure()?;
     let verifier = Verifier::new(&config)?;
     verifier.fetch_keys().await;
     let explanation = verifier.explain(token.trim()).await;

@@ -114,10 +114,10 @@ impl<'a> Fields<'a> {
     /// Takes a field that must be a whole number of seconds, if it is there.
     pub(super) fn seconds(&mut self, name: &str) -> Result<Option<u64>, Refusal> {
         let Some(raw) = self.raw(name) else { return Ok(None) };
-        match raw.get().parse() {
-            Ok(seconds) if seconds <= MAX_SECONDS => Ok(Some(seconds)),
-            Ok(_) => Err(Refusal::invalid(self.path_of(name), "must be seconds: this looks like milliseconds")),
-            Err(_) => Err(Refusal::invalid(self.path_of(name), "must be a whole number of seconds")),
+        match whole_number(raw.get()) {
+            Some(seconds) if seconds <= MAX_SECONDS => Ok(Some(seconds)),
+            Some(_) => Err(Refusal::invalid(self.path_of(name), "must be seconds: this looks like milliseconds")),
+            None => Err(Refusal::invalid(self.path_of(name), "must be a whole number of seconds")),
         }
     }
 
@@ -209,6 +209,12 @@ impl<'de> Deserialize<'de> for Object<'de> {
     }
 }
 
+/// A number without a fraction, however it is written: some languages write 60 as `60.0`.
+fn whole_number(text: &str) -> Option<u64> {
+    let written_otherwise = || text.parse::<f64>().ok().filter(|number| number.fract() == 0.0 && *number >= 0.0);
+    text.parse().ok().or_else(|| written_otherwise().map(|number| number as u64))
+}
+
 /// The beginning of a name that a stranger chose, short enough to be repeated.
 fn shown(name: &str) -> &str {
     let end = (0..=SHOWN_BYTES.min(name.len())).rev().find(|&i| name.is_char_boundary(i)).unwrap_or(0);
@@ -251,6 +257,18 @@ mod tests {
         assert!(!deeper_than("[[]]", 2));
         assert!(deeper_than("[[[", 2));
         assert!(!deeper_than("[][][][]", 1));
+    }
+
+    #[test]
+    fn a_whole_number_is_one_however_it_is_written() {
+        for (text, number) in
+            [("60", Some(60)), ("60.0", Some(60)), ("6e1", Some(60)), ("-0.0", Some(0)), ("1e99", Some(u64::MAX))]
+        {
+            assert_eq!(whole_number(text), number, "{text}");
+        }
+        for text in ["60.5", "-1", "-1.0", "\"60\"", "null", "true", "[60]"] {
+            assert_eq!(whole_number(text), None, "{text}");
+        }
     }
 
     #[test]

@@ -8,11 +8,14 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
 use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 type Answering = Pin<Box<dyn Future<Output = (u16, String)> + Send>>;
 type Answers = Box<dyn Fn(Value) -> Answering + Send + Sync>;
@@ -36,7 +39,14 @@ impl Backend {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let routes = Router::new().fallback(answer_one).with_state(Arc::clone(&shared));
-        let serving = tokio::spawn(async move { axum::serve(listener, routes).await.unwrap() });
+        let serving = tokio::spawn(async move {
+            // Aborted with this task: a backend that has gone leaves no connection behind.
+            let mut connections = JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                let service = TowerToHyperService::new(routes.clone());
+                connections.spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+            }
+        });
         Self { address, shared, serving }
     }
 

@@ -1,0 +1,262 @@
+//! The description of the API (OpenAPI 3.1), made of the same functions as its routes.
+//!
+//! An operation says of itself, in `#[utoipa::path]`, what nobody else can know: its method and path,
+//! its body, and its answers. What all have in common is added here: the key that is needed, the
+//! names in the path, and the problems.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+use utoipa::openapi::path::Paths;
+use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
+use utoipa::openapi::security::SecurityRequirement;
+use utoipa::openapi::{OpenApi, RefOr};
+use utoipa::{PartialSchema, ToSchema};
+use utoipa_axum::router::UtoipaMethodRouter;
+
+use crate::config::{ApiAction, Limits};
+use crate::protocol::{
+    ConnectionId, ErrorCode, EventName, MAX_EVENT_BYTES, MAX_ROOM_BYTES, MAX_USER_BYTES, Pattern, RoomName, UserId,
+};
+
+use super::key::Caller;
+use super::{Api, json};
+
+/// The name of the way to prove oneself.
+const SCHEME: &str = "api_key";
+/// One character and more, and no control characters.
+const NAME_PATTERN: &str = r"^[^\u0000-\u001f\u007f-\u009f]+$";
+
+/// An operation with its description, as `routes!` makes it.
+pub(super) type Described = UtoipaMethodRouter<Arc<Api>>;
+
+/// An operation that needs a key which allows an action.
+pub(super) fn needs(action: ApiAction, (schemas, paths, router): Described) -> Described {
+    let check = move |caller: Caller, request: Request, next: Next| async move {
+        match caller.may(action) {
+            Ok(()) => next.run(request).await,
+            Err(problem) => problem.into_response(),
+        }
+    };
+    (schemas, secured(paths, &[action.as_str()]), router.route_layer(middleware::from_fn(check)))
+}
+
+/// An operation for whoever has a key.
+pub(super) fn needs_any_key((schemas, paths, router): Described) -> Described {
+    (schemas, secured(paths, &[]), router)
+}
+
+fn secured(mut paths: Paths, actions: &[&str]) -> Paths {
+    for item in paths.paths.values_mut() {
+        let methods = [&mut item.get, &mut item.post, &mut item.put, &mut item.patch, &mut item.delete];
+        for operation in methods.into_iter().flatten() {
+            operation.security = Some(vec![SecurityRequirement::new(SCHEME, actions.iter().copied())]);
+        }
+    }
+    paths
+}
+
+/// This description, with the limits that are in force.
+#[utoipa::path(get, path = "/v1/openapi.json", operation_id = "openapi", responses((status = 200, body = Value)))]
+pub(super) async fn openapi(State(api): State<Arc<Api>>) -> Response {
+    json(&document(super::operations().into_openapi(), &api.config.limits))
+}
+
+/// The whole document: what the operations say, and what they have in common.
+fn document(openapi: OpenApi, limits: &Limits) -> Value {
+    let mut document = serde_json::to_value(openapi).unwrap_or_default();
+    without_null(&mut document);
+    document["info"] = json!({
+        "title": "wsgate, backend API",
+        "version": env!("CARGO_PKG_VERSION"),
+        "license": { "name": "MIT OR Apache-2.0", "identifier": "MIT OR Apache-2.0" },
+        "description": format!(
+            "For backends: events in, look-ups out. The contract is protocol.md. Bodies are JSON, whatever \
+             their `Content-Type` says, of {} bytes at most. No field may be `null`, but for `data`.",
+            limits.max_body_bytes
+        ),
+    });
+    let components = &mut document["components"];
+    components["securitySchemes"][SCHEME] = json!({
+        "type": "http",
+        "scheme": "bearer",
+        "description": "An API key. What an operation requires of it is an action that the key must allow; \
+                        its patterns of rooms must hold all that the request concerns.",
+    });
+    components["responses"] = problems();
+    for list in ["rooms", "users", "connections"] {
+        components["schemas"]["Target"]["properties"][list]["maxItems"] = limits.max_targets.into();
+    }
+    for (path, methods) in each(&mut document["paths"]) {
+        for (_, operation) in each(methods) {
+            complete(path, operation);
+        }
+    }
+    document
+}
+
+/// Adds to an operation what follows from its path, its body and the action that it needs.
+fn complete(path: &str, operation: &mut Value) {
+    let names = path.split('{').skip(1).filter_map(|rest| rest.split('}').next());
+    let parameters: Vec<Value> = names.map(parameter).collect();
+    let mut statuses: Vec<u16> = Vec::new();
+    // A number that cannot be is that of nothing: 404, which the operation says itself.
+    if parameters.iter().any(|parameter| parameter["schema"]["type"] != "integer") {
+        statuses.push(400);
+    }
+    if operation.get("requestBody").is_some() {
+        statuses.extend([400, 408, 413]);
+    }
+    if operation.get("security").is_some() {
+        statuses.push(401);
+    }
+    if operation.pointer(&format!("/security/0/{SCHEME}/0")).is_some() {
+        statuses.push(403);
+    }
+    if !parameters.is_empty() {
+        operation["parameters"] = parameters.into();
+    }
+    for status in statuses {
+        operation["responses"][status.to_string()] = json!({});
+    }
+    for (status, response) in each(&mut operation["responses"]) {
+        if response.get("content").is_none() {
+            *response = json!({ "$ref": format!("#/components/responses/{status}") });
+        } else if response.get("description").is_none() {
+            response["description"] = "It is done.".into();
+        }
+    }
+}
+
+/// What a name in a path is: a name means the same in all paths.
+fn parameter(name: &str) -> Value {
+    let schema = match name {
+        "user" => json!({ "$ref": "#/components/schemas/UserId" }),
+        "room" => json!({ "$ref": "#/components/schemas/RoomName" }),
+        _ => json!({ "type": "integer", "minimum": 1 }),
+    };
+    json!({ "name": name, "in": "path", "required": true, "schema": schema })
+}
+
+/// The problem document of each status, with the codes that come with it.
+fn problems() -> Value {
+    let mut by_status: BTreeMap<u16, Vec<ErrorCode>> = BTreeMap::new();
+    for code in ErrorCode::ALL.into_iter().filter(|code| !NOT_HERE.contains(code)) {
+        by_status.entry(code.status().as_u16()).or_default().push(code);
+    }
+    by_status.into_iter().map(|(status, codes)| (status.to_string(), problem(status, &codes))).collect()
+}
+
+/// Codes that only the public door gives.
+const NOT_HERE: [ErrorCode; 9] = [
+    ErrorCode::UnknownType,
+    ErrorCode::NotJoined,
+    ErrorCode::TooManyRooms,
+    ErrorCode::TokenRefused,
+    ErrorCode::WrongUser,
+    ErrorCode::UpgradeRequired,
+    ErrorCode::BadUpgrade,
+    ErrorCode::OriginNotAllowed,
+    ErrorCode::TooManyAttempts,
+];
+
+fn problem(status: u16, codes: &[ErrorCode]) -> Value {
+    let title = codes.first().and_then(|code| code.status().canonical_reason());
+    let codes: Vec<&str> = codes.iter().map(|code| code.as_str()).collect();
+    let schema = json!({
+        "type": "object",
+        "required": ["title", "status", "code", "detail"],
+        "properties": {
+            "title": { "const": title },
+            "status": { "const": status },
+            "code": { "enum": codes },
+            "detail": { "type": "string", "description": "a sentence for a person" },
+            "field": { "type": "string", "description": "the path of the field at fault, as in `to.rooms[1]`" },
+        },
+    });
+    let mut response = json!({
+        "description": format!("{}: a problem document (RFC 9457)", codes.join(", ")),
+        "content": { "application/problem+json": { "schema": schema } },
+    });
+    if status == 401 {
+        response["headers"] = json!({ "WWW-Authenticate": { "required": true, "schema": { "const": "Bearer" } } });
+    }
+    response
+}
+
+/// A field that is an `Option` is missing, in this API, or has a value: it is never `null`, as the
+/// library would have it.
+fn without_null(value: &mut Value) {
+    match value {
+        Value::Array(items) => items.iter_mut().for_each(without_null),
+        Value::Object(fields) => {
+            fields.values_mut().for_each(without_null);
+            if let Some(Value::Array(types)) = fields.get_mut("type") {
+                types.retain(|name| name != "null");
+                if let [one] = types.as_slice() {
+                    let one = one.clone();
+                    fields.insert("type".to_owned(), one);
+                }
+            }
+            if let Some(Value::Array(choices)) = fields.get_mut("oneOf") {
+                choices.retain(|choice| choice != &json!({ "type": "null" }));
+                if let [Value::Object(one)] = choices.as_slice() {
+                    let one = one.clone();
+                    fields.remove("oneOf");
+                    fields.extend(one);
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+fn each(value: &mut Value) -> impl Iterator<Item = (&String, &mut Value)> {
+    value.as_object_mut().into_iter().flatten()
+}
+
+/// Describes a text of so many bytes.
+fn text(pattern: Option<&str>, max_bytes: usize, what: &str) -> RefOr<Schema> {
+    let object = ObjectBuilder::new().schema_type(Type::String).pattern(pattern);
+    let object = object.min_length(Some(1)).max_length(Some(max_bytes));
+    object.description(Some(format!("{what}: 1 to {max_bytes} bytes of UTF-8"))).into()
+}
+
+macro_rules! described {
+    ($type:ty, $schema:expr) => {
+        impl PartialSchema for $type {
+            fn schema() -> RefOr<Schema> {
+                $schema
+            }
+        }
+
+        impl ToSchema for $type {}
+    };
+}
+
+described!(RoomName, text(Some(NAME_PATTERN), MAX_ROOM_BYTES, "The name of a room"));
+described!(UserId, text(Some(NAME_PATTERN), MAX_USER_BYTES, "A user"));
+described!(EventName, text(Some(NAME_PATTERN), MAX_EVENT_BYTES, "The name of an event"));
+described!(Pattern, text(None, MAX_ROOM_BYTES, "A pattern of room names, in which `*` stands for any characters"));
+described!(ConnectionId, ObjectBuilder::new().schema_type(Type::String).pattern(Some("^[0-9a-f]{16}$")).into());
+
+#[cfg(test)]
+mod tests {
+    use axum::Router;
+
+    use super::*;
+
+    fn described() -> Value {
+        document(super::super::operations().into_openapi(), &Limits::DEFAULT)
+    }
+
+    #[test]
+    fn dump() {
+        std::fs::write("/tmp/w/hB/doc.json", serde_json::to_string_pretty(&described()).unwrap()).unwrap();
+        std::fs::write("/tmp/w/hB/router.txt", format!("{:#?}", Router::from(super::super::operations()))).unwrap();
+    }
+}
