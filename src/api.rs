@@ -23,6 +23,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::auth::{Authenticator, Rules};
+use crate::backend::Backend;
 use crate::config::{ApiAction, Config};
 use crate::errand::Errands;
 use crate::hub::{Event, Hub, Member};
@@ -50,6 +51,8 @@ pub(crate) struct Api {
     pub(crate) authenticator: Arc<Authenticator>,
     /// Who may do what in rooms.
     pub(crate) rules: Arc<Rules>,
+    /// Whom to ask what rules leave open.
+    pub(crate) backend: Arc<Backend>,
     /// What is to be asked of live connections.
     pub(crate) errands: Arc<Errands>,
     /// What is counted.

@@ -1,6 +1,7 @@
 //! What an operator decides: whose tokens count, who may connect, secrets and limits.
 
 mod api_key;
+mod backend;
 mod file;
 mod issuer;
 mod limits;
@@ -22,6 +23,7 @@ use crate::clock::Clock;
 
 pub use api_key::{ApiAction, ApiKey, MIN_API_KEY_BYTES};
 pub(crate) use api_key::{DEFAULT_NAME, check_api_keys, usable};
+pub use backend::{Backend, WhenDown, is_safe};
 pub use file::File;
 pub use issuer::{Issuer, KeySource, Place};
 pub use limits::Limits;
@@ -36,6 +38,8 @@ pub struct Config {
     /// Who may do what in which rooms: the first rule that a room matches decides. If there is none,
     /// tokens alone do.
     pub rooms: Vec<RoomRule>,
+    /// Whom to ask what rules leave open, and what clients call.
+    pub backend: Option<Backend>,
     /// The key that may do everything, if there is one.
     pub api_key: Option<Secret>,
     /// Keys that may do what they say. One key is needed, here or above.
@@ -161,6 +165,7 @@ impl Config {
         Self {
             issuers: vec![Issuer::with_secret(jwt_secret)],
             rooms: Vec::new(),
+            backend: None,
             api_key: Some(api_key),
             api_keys: Vec::new(),
             origins: Origins::default(),
@@ -178,7 +183,7 @@ impl Config {
 
     /// Whether somebody wants to know all claims of a token: rules with places for them, or a backend.
     pub fn keeps_claims(&self) -> bool {
-        self.rooms.iter().any(|rule| rule.pattern.claims().next().is_some())
+        self.backend.is_some() || self.rooms.iter().any(|rule| rule.pattern.claims().next().is_some())
     }
 
     /// Says what cannot be. What is wrong with a key is found when the gateway is made.
@@ -191,9 +196,13 @@ impl Config {
             return Err(ConfigError::new("issuers", "must have one at least, or nobody could connect"));
         }
         issuer::check_all(&self.issuers)?;
-        room::check_rules("rooms", &self.rooms, false)?;
+        if let Some(backend) = &self.backend {
+            backend.check()?;
+        }
+        let can_ask = self.backend.as_ref().is_some_and(|backend| backend.access_url.is_some());
+        room::check_rules("rooms", &self.rooms, can_ask)?;
         if let Some(anonymous) = &self.anonymous {
-            room::check_rules("anonymous.rooms", &anonymous.rooms, false)?;
+            room::check_rules("anonymous.rooms", &anonymous.rooms, can_ask)?;
         }
         if self.cookie.is_some() && !self.origins.is_strict() {
             // Any page can make a browser send a cookie (CWE-1385).

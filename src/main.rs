@@ -94,6 +94,7 @@ impl Identity {
         (config.api_key, config.api_keys) = (given(API_KEY)?, file.api_keys);
         config.issuers = file.issuers.into_iter().chain(jwt_secret).collect();
         config.rooms = file.rooms;
+        config.backend = file.backend;
         config.anonymous = file.anonymous;
         config.origins = Origins::list(self.origins).required(self.require_origin);
         config.cookie = self.cookie;

@@ -1,13 +1,44 @@
 //! What is counted, for operators: Prometheus' text at `GET /metrics`.
 
+use std::time::Duration;
+
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
 /// Why somebody was refused: the words of `docs/identity.md`.
 type Refused = [(&'static str, &'static str); 1];
+
+/// What the backend is asked, and what has come of it.
+type Asked = [(&'static str, &'static str); 2];
+
+/// Which question it is.
+type Kind = [(&'static str, &'static str); 1];
+
+/// What the backend is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Question {
+    /// Who may do what in a room.
+    Access,
+    /// What a client calls.
+    Call,
+    /// Whether it has heard of connections that come and go.
+    Events,
+}
+
+impl Question {
+    fn label(self) -> (&'static str, &'static str) {
+        let kind = match self {
+            Self::Access => "access",
+            Self::Call => "call",
+            Self::Events => "events",
+        };
+        ("kind", kind)
+    }
+}
 
 /// All that is counted. Shared by all threads.
 pub struct Metrics {
@@ -17,6 +48,9 @@ pub struct Metrics {
     connections: Gauge,
     rooms: Gauge,
     revocations: Gauge,
+    asked: Family<Asked, Counter>,
+    answers: Family<Kind, Histogram>,
+    left_alone: Family<Kind, Gauge>,
 }
 
 impl Default for Metrics {
@@ -28,6 +62,10 @@ impl Default for Metrics {
             connections: Gauge::default(),
             rooms: Gauge::default(),
             revocations: Gauge::default(),
+            asked: Family::default(),
+            // From half a millisecond to a quarter of a minute, doubled each time.
+            answers: Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.0005, 2.0, 15))),
+            left_alone: Family::default(),
             registry: Registry::default(),
         };
         registry.register(
@@ -43,6 +81,17 @@ impl Default for Metrics {
         registry.register("connections", "Connections that have proven who they are", metrics.connections.clone());
         registry.register("rooms", "Rooms with at least one member", metrics.rooms.clone());
         registry.register("revocations", "Revocations and blocks in force", metrics.revocations.clone());
+        registry.register("backend_requests", "What the backend was asked, by outcome", metrics.asked.clone());
+        registry.register(
+            "backend_answer_seconds",
+            "How long the backend took to answer, or not to",
+            metrics.answers.clone(),
+        );
+        registry.register(
+            "backend_breaker_open",
+            "Whether the backend is left alone, because it has not answered lately",
+            metrics.left_alone.clone(),
+        );
         Self { registry, ..metrics }
     }
 }
@@ -56,6 +105,21 @@ impl Metrics {
     /// Somebody was refused.
     pub fn refuse(&self, reason: &'static str) {
         self.refused.get_or_create(&[("reason", reason)]).inc();
+    }
+
+    /// The backend was asked something, or would have been.
+    pub fn asked(&self, question: Question, outcome: &'static str) {
+        self.asked.get_or_create(&[question.label(), ("outcome", outcome)]).inc();
+    }
+
+    /// How long that took.
+    pub fn answered(&self, question: Question, time: Duration) {
+        self.answers.get_or_create(&[question.label()]).observe(time.as_secs_f64());
+    }
+
+    /// Whether the backend is left alone.
+    pub fn left_alone(&self, question: Question, left_alone: bool) {
+        self.left_alone.get_or_create(&[question.label()]).set(i64::from(left_alone));
     }
 
     /// All of it as text, with how many there are of these now.

@@ -55,6 +55,8 @@ pub struct Gateway {
     hub: Arc<Hub>,
     authenticator: Arc<Authenticator>,
     rules: Arc<Rules>,
+    backend: Arc<Backend>,
+    metrics: Arc<Metrics>,
     keys: ApiKeys,
 }
 
@@ -69,7 +71,9 @@ impl Gateway {
         let hub = Hub::new(config.limits.max_rooms, config.limits.return_spread, config.workers);
         let authenticator = Arc::new(Authenticator::new(&config)?);
         let rules = Arc::new(Rules::new(&config));
-        Ok(Self { config, hub, authenticator, rules, keys })
+        let metrics = Arc::default();
+        let backend = Arc::new(Backend::new(config.backend.as_ref(), &config.clock, &metrics)?);
+        Ok(Self { config, hub, authenticator, rules, backend, metrics, keys })
     }
 
     /// The hub: a program that runs the gateway inside itself publishes through it.
@@ -85,15 +89,18 @@ impl Gateway {
     /// Serves until `shutdown` is ready; then stops accepting, tells all clients to come back
     /// later, and waits for them to end, within the configured time.
     pub async fn run(self, listeners: Listeners, shutdown: impl Future<Output = ()>) {
-        let Self { config, hub, authenticator, rules, keys } = self;
-        keys.log();
-        let (limits, clock) = (config.limits.clone(), config.clock.clone());
+        self.keys.log();
+        let (limits, clock) = (self.config.limits.clone(), self.config.clock.clone());
         let tasks = TaskTracker::new();
         let (stopping, ended) = (CancellationToken::new(), CancellationToken::new());
         // Whoever drops this future instead of asking it to stop stops the accepting all the same.
         let _stop_on_drop = (stopping.clone().drop_guard(), ended.clone().drop_guard());
 
-        let workers = Workers::new(&config, &hub, &authenticator, &rules, &tasks, &stopping);
+        let workers = Workers::new(&self, &tasks, &stopping);
+        let Self { config, hub, authenticator, rules, backend, metrics, keys } = self;
+        let all_told = CancellationToken::new();
+        let telling = tokio::spawn(Arc::clone(&backend).keep_telling(all_told.clone()));
+        let telling = AbortOnDropHandle::new(telling);
         for keeping in authenticator.verifier().keep_keys(&stopping) {
             tasks.spawn(keeping);
         }
@@ -102,10 +109,10 @@ impl Gateway {
                 tracing::error!(%error, number, "a worker could not be started; the others serve on");
             }
         }
-        let (metrics, errands) = (Arc::clone(&workers.metrics), Arc::clone(&workers.errands));
-        let api = Arc::new(Api { keys, config, hub: Arc::clone(&hub), authenticator, rules, errands, metrics });
-        let backend = Http::backend(api::routes(api), clock.clone());
-        tasks.spawn(accept(listeners.backend, backend, tasks.clone(), stopping.clone()));
+        let (hub_of_api, errands) = (Arc::clone(&hub), Arc::clone(&workers.errands));
+        let api = Api { keys, config, hub: hub_of_api, authenticator, rules, backend, errands, metrics };
+        let backend_door = Http::backend(api::routes(Arc::new(api)), clock.clone());
+        tasks.spawn(accept(listeners.backend, backend_door, tasks.clone(), stopping.clone()));
         let [first, ..] = hub.flushers() else { return };
         let _flushing = AbortOnDropHandle::new(tokio::spawn(flush(Arc::clone(first))));
         workers.accept(listeners.public, first);
@@ -117,6 +124,11 @@ impl Gateway {
         tasks.close();
         if clock.timeout(limits.drain_timeout, tasks.wait()).await.is_none() {
             tracing::warn!(tasks = tasks.len(), "some connections did not end in time");
+        }
+        // Those who have gone last have only now been added to what the backend is to be told.
+        all_told.cancel();
+        if clock.timeout(limits.drain_timeout, telling).await.is_none() {
+            tracing::warn!("the backend was not told of everything in time");
         }
     }
 }
@@ -142,14 +154,8 @@ struct Workers {
 }
 
 impl Workers {
-    fn new(
-        config: &Config,
-        hub: &Arc<Hub>,
-        authenticator: &Arc<Authenticator>,
-        rules: &Arc<Rules>,
-        tasks: &TaskTracker,
-        stopping: &CancellationToken,
-    ) -> Self {
+    fn new(gateway: &Gateway, tasks: &TaskTracker, stopping: &CancellationToken) -> Self {
+        let Gateway { config, hub, authenticator, rules, backend, metrics, .. } = gateway;
         let admission = Admission {
             origins: config.origins.clone(),
             cookie: config.cookie.clone(),
@@ -161,10 +167,10 @@ impl Workers {
             page: config.page.clone(),
             authenticator: Arc::clone(authenticator),
             attempts: Arc::new(Attempts::new(config.limits.max_failures, config.clock.clone())),
-            metrics: Arc::default(),
+            metrics: Arc::clone(metrics),
             admission: Arc::new(admission),
             rules: Arc::clone(rules),
-            backend: Arc::default(),
+            backend: Arc::clone(backend),
             errands: Arc::default(),
             places: Arc::new(Semaphore::new(config.limits.max_unauthenticated.min(Semaphore::MAX_PERMITS))),
             hub: Arc::clone(hub),

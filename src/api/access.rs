@@ -40,6 +40,7 @@ struct Rechecked {
 async fn recheck(State(api): State<Arc<Api>>, caller: Caller, path: PathName) -> Result<Response, Problem> {
     let user: UserId = named("user", path)?;
     caller.user(&user)?;
+    api.backend.forget(&user);
     let members = api.hub.connections_of(&user);
     members.iter().for_each(|member| member.notify(RECHECK));
     Ok(json(&Rechecked { connections: members.len() }))

@@ -16,8 +16,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
-use crate::config;
-use crate::config::Limits;
+use crate::config::{self, Limits, is_safe};
 
 use super::key::{KeySet, Setting};
 use super::reason::shown;
@@ -333,12 +332,4 @@ fn client() -> reqwest::Result<Client> {
 fn address(text: &str) -> Result<Url, String> {
     let url = Url::parse(text).map_err(|error| format!("is not an address: {error}"))?;
     if is_safe(&url) { Ok(url) } else { Err("must begin with https://, or be on this machine".to_owned()) }
-}
-
-/// Whether nobody on the way can change what comes from an address.
-fn is_safe(url: &Url) -> bool {
-    let host = url.host_str().unwrap_or_default();
-    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
-    let here = host == "localhost" || address.is_ok_and(|address| address.is_loopback());
-    url.scheme() == "https" || (url.scheme() == "http" && here)
 }

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::Deserialize;
 
 use super::room::{self, RoomRule};
-use super::{Anonymous, ApiKey, Issuer};
+use super::{Anonymous, ApiKey, Backend, Issuer};
 
 /// The configuration file.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -18,6 +18,8 @@ pub struct File {
     /// Who may do what in which rooms; tokens alone say so if there are none.
     #[serde(default, deserialize_with = "room::rules")]
     pub rooms: Vec<RoomRule>,
+    /// Whom to ask what rules leave open, and what clients call.
+    pub backend: Option<Backend>,
     /// What connections without a token may do; they are refused if this is missing.
     pub anonymous: Option<Anonymous>,
     /// Who may use the backend API, and for what.
@@ -39,6 +41,9 @@ impl File {
             for path in [&mut key.secret_file, &mut key.public_key_file, &mut key.jwks_file].into_iter().flatten() {
                 *path = folder.join(&*path);
             }
+        }
+        for path in file.backend.iter_mut().filter_map(|backend| backend.secret_file.as_mut()) {
+            *path = folder.join(&*path);
         }
         for path in file.api_keys.iter_mut().filter_map(|key| key.key_file.as_mut()) {
             *path = folder.join(&*path);

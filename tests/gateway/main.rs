@@ -17,6 +17,7 @@ mod support;
 mod api; // what a backend can do
 mod architecture; // imports point down; documents keep their promises
 
+mod asking; // what the backend decides and answers
 mod attacks; // tokens that must not be accepted, each with its reason
 mod backpressure; // who reads too slowly
 mod bad_input; // what makes no sense, and that nobody else notices

@@ -81,6 +81,7 @@ impl Server {
         let file: File = text.parse().unwrap();
         Self::configured(|config| {
             config.rooms = file.rooms;
+            config.backend = file.backend;
 
             config.anonymous = file.anonymous;
         })

@@ -160,7 +160,7 @@ impl Session {
 
 /// What a client is told whom the backend has not let do something.
 pub(super) fn not_let(verdict: &Verdict, what: &str, room: &RoomName) -> Refusal {
-    if verdict.is_temporary() {
+    if verdict.is_temporary {
         let message = format!("the backend cannot say now whether you may {what} {room}: try again later");
         return Refusal::of(ErrorCode::BackendUnavailable, "room", message);
     }

@@ -66,7 +66,7 @@ impl Session {
                 if !verdict.allowed {
                     return Err(not_let(&verdict, "join", &room).into());
                 }
-                Ok(self.enter_room(id, &room, verdict.data.map(Arc::from))?)
+                Ok(self.enter_room(id, &room, verdict.data)?)
             }
             (What::Stay(room), _) if done.outdated => {
                 self.recheck_room(&room);
@@ -74,7 +74,7 @@ impl Session {
             }
             (What::Stay(room), Outcome::Verdict(verdict)) => {
                 if !verdict.allowed {
-                    self.put_out(&room, &not_let(&verdict, "stay in", &room).message, verdict.is_temporary());
+                    self.put_out(&room, &not_let(&verdict, "stay in", &room).message, verdict.is_temporary);
                 }
                 Ok(())
             }
