@@ -260,16 +260,12 @@ impl Backend {
         self.memory.lock().forget(user);
     }
 
-    /// Tells the backend that something has happened, sooner or later.
-    pub fn tell(&self, event: Event) {
+    /// Tells the backend that something has happened, sooner or later. One event is made after the other:
+    /// what one counts, it counts after those before it.
+    pub fn tell(&self, event: impl FnOnce() -> Event) {
         if let Some(events) = &self.events {
             events.add(event);
         }
-    }
-
-    /// Whether anybody wants to be told.
-    pub fn wants_events(&self) -> bool {
-        self.events.is_some()
     }
 
     /// Tells the backend what there is to tell, until it is told to stop and nothing is left to tell.

@@ -93,10 +93,10 @@ impl Events {
         Self { link, queue: Mutex::default(), added: Notify::new(), clock, metrics }
     }
 
-    pub(super) fn add(&self, event: Event) {
+    pub(super) fn add(&self, event: impl FnOnce() -> Event) {
         let mut queue = self.queue.lock();
         if queue.waiting.len() < MAX_WAITING {
-            queue.waiting.push_back(event);
+            queue.waiting.push_back(event());
         } else {
             queue.lost += 1;
             self.metrics.asked(Question::Events, "lost");

@@ -94,7 +94,8 @@ impl Future for Life {
                     let Some((socket, session)) = running else { return Poll::Ready(()) };
                     let ended = ready!(session.poll_run(cx, socket));
                     // The session leaves the hub here, before the goodbye.
-                    let Some((socket, _session)) = running.take() else { return Poll::Ready(()) };
+                    let Some((socket, session)) = running.take() else { return Poll::Ready(()) };
+                    session.end(&ended);
                     Stage::Ending(Box::pin(end(socket, ended, Arc::clone(door))))
                 }
                 Stage::Ending(ending) => return ending.as_mut().poll(cx),

@@ -13,11 +13,11 @@ use futures_util::future::{BoxFuture, join_all};
 use serde_json::value::RawValue;
 
 use crate::auth::{Credential, Identity, Reason, TokenError};
-use crate::backend::{self, Verdict};
+use crate::backend::{self, Event, Verdict};
 use crate::errand::{ERRAND, RECHECK};
 use crate::hub::{Full, Member, Membership};
 use crate::protocol::{
-    Action, Bounds, Close, CloseCode, ConnectionId, ErrorCode, Refusal, Request, RequestId, Response, RoomName,
+    Action, Bounds, Close, CloseCode, ConnectionId, ErrorCode, Refusal, Request, RequestId, Response, RoomName, UserId,
 };
 
 use super::Door;
@@ -167,7 +167,26 @@ impl Session {
         });
         session.mark();
         session.plan_warning();
+        let (door, user, connection) = (&session.door, &session.identity.user, session.member().id());
+        door.backend.tell(|| {
+            let (at, connections) = (door.clock.unix().as_secs(), door.hub.connections_of(user).len());
+            Event::Connected { user: user.clone(), connection, at, connections }
+        });
         session
+    }
+
+    /// The connection has come to its end: it leaves the hub, and the backend is told.
+    pub(super) fn end(self: Box<Self>, ended: &Ended) {
+        let (door, user, connection) = (Arc::clone(&self.door), self.identity.user.clone(), self.member().id());
+        // It is not to be counted any more.
+        drop(self);
+        let close = if let Ended::ByUs(close) = ended { Some(close) } else { None };
+        let (code, reason) = (close.map(|close| close.code.number()), close.map(|close| close.reason.to_string()));
+        let at = door.clock.unix().as_secs();
+        door.backend.tell(|| {
+            let connections = door.hub.connections_of(&user).len();
+            Event::Disconnected { user, connection, at, connections, code, reason }
+        });
     }
 
     /// Acts on what the client sends until one of the two has had enough.

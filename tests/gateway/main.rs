@@ -27,6 +27,7 @@ mod conformance; // RFC 6455, byte by byte
 mod connect; // proving who one is
 mod contract; // every example of protocol.md
 mod echo; // the echo server for conformance suites
+mod hostile; // backends that answer wrongly
 mod http; // requests that are no upgrades
 mod issuers; // keys that issuers publish
 mod liveness; // peers that fall silent
