@@ -79,7 +79,9 @@ fn operations() -> OpenApiRouter<Arc<Api>> {
     with_key().merge(without_key())
 }
 
-/// The operations that need a key, each with the action that the key must allow.
+/// The operations that need a key, each with the action that the key must allow. A new one is a
+/// function with `#[utoipa::path(…)]`, a line here, and a line in `OPERATIONS` of
+/// `tests/gateway/keys.rs`; it asks its [`Caller`] about the rooms that it concerns.
 fn with_key() -> OpenApiRouter<Arc<Api>> {
     OpenApiRouter::new()
         .routes(needs(ApiAction::Publish, routes!(publish)))
@@ -247,8 +249,9 @@ struct Keys {
     problem: Option<String>,
 }
 
-/// Whether the gateway can do its work: whether it has keys of every issuer. Keys that cannot be
-/// fetched anew still serve for a while, and `problem` says so.
+/// Whether the gateway can do its work: whether it has keys of every issuer.
+///
+/// Keys that cannot be fetched anew still serve for a while, and `problem` says so.
 #[utoipa::path(
     get,
     path = "/ready",

@@ -63,6 +63,9 @@ async fn ticket(State(api): State<Arc<Api>>, caller: Caller, request: Request) -
     caller.user(&wanted.user)?;
     // Else a key for few rooms could make a ticket for all of them.
     grants.patterns().try_for_each(|pattern| caller.pattern(pattern))?;
+    if wanted.claims.is_some() {
+        caller.everything("`claims`, by which rules may allow any room")?;
+    }
     let details = details(&wanted)?;
     let valid_for = within("valid_for", wanted.valid_for, TICKET_SECONDS, MAX_TICKET_SECONDS)?;
     let expires_in = within("expires_in", wanted.expires_in, CONNECTION_SECONDS, MAX_CONNECTION_SECONDS)?;

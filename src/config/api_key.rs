@@ -200,6 +200,12 @@ mod tests {
     }
 
     #[test]
+    fn a_key_is_not_printed() {
+        let file: File = "[[api_keys]]\nname = \"a\"\nkey = \"hush-hush\"\nallow = []".parse().unwrap();
+        assert!(!format!("{file:?}").contains("hush"));
+    }
+
+    #[test]
     fn a_key_is_one_line_and_long_enough_and_what_is_around_it_does_not_count() {
         assert_eq!(usable(" 0123456789abcdef\r\n"), Ok("0123456789abcdef"));
         assert!(usable("0123456789abcde\n").unwrap_err().contains("has 15"));

@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use wsgate::protocol::{CloseCode, ErrorCode};
 
+use crate::support::backend::Backend;
 use crate::support::{Client, Server};
 
 const PROTOCOL: &str = include_str!("../../protocol.md");
@@ -114,6 +115,14 @@ fn shape(text: &str) -> String {
     words.collect::<Vec<_>>().join("\"").chars().filter(|c| !c.is_ascii_digit()).collect()
 }
 
+/// The backend of the examples: it adds.
+fn answer(asked: &Value) -> (u16, Value) {
+    match (&asked["data"][0], &asked["data"][1]) {
+        (Value::Number(a), Value::Number(b)) => (200, json!({"sum": a.as_i64().unwrap() + b.as_i64().unwrap()})),
+        _ => (422, json!({"error": "numbers only"})),
+    }
+}
+
 fn transcripts() -> Vec<&'static str> {
     let fences: Vec<&str> = PROTOCOL.split("```").skip(1).step_by(2).collect();
     fences.into_iter().map(|fence| fence.strip_prefix("transcript\n").expect("every example is a transcript")).collect()
@@ -124,7 +133,8 @@ async fn every_example_of_the_contract_is_true() {
     let transcripts = transcripts();
     assert!(transcripts.len() >= 10, "{}", transcripts.len());
     for transcript in transcripts {
-        let server = Server::start().await;
+        let backend = Backend::start(answer).await;
+        let server = Server::with_file(&backend.file()).await;
         let mut play =
             Play { server, clients: HashMap::new(), grants: HashMap::new(), answer: None, ticket: String::new() };
         for line in transcript.lines() {
@@ -155,17 +165,21 @@ fn every_code_is_in_the_contract() {
 fn every_code_has_a_test() {
     let sources = [
         include_str!("api.rs"),
+        include_str!("asking.rs"),
         include_str!("backpressure.rs"),
         include_str!("bad_input.rs"),
         include_str!("commands.rs"),
         include_str!("conformance.rs"),
         include_str!("connect.rs"),
         include_str!("http.rs"),
+        include_str!("keys.rs"),
         include_str!("liveness.rs"),
+        include_str!("openapi.rs"),
         include_str!("origin.rs"),
         include_str!("renewal.rs"),
         include_str!("revocation.rs"),
         include_str!("rooms.rs"),
+        include_str!("rules.rs"),
         include_str!("shutdown.rs"),
     ]
     .concat();

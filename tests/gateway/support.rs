@@ -19,7 +19,7 @@ use tokio::task::JoinHandle;
 use wsgate::auth::{Claims, mint};
 use wsgate::config::File;
 use wsgate::hub::Hub;
-use wsgate::{Clock, Config, Gateway, Limits, Listeners, ManualClock, Secret};
+use wsgate::{ApiKeys, Clock, Config, Gateway, Limits, Listeners, ManualClock, Secret};
 
 pub use client::Client;
 pub use raw::{Opcode, Raw, frame, frame_with, upgrade_request};
@@ -53,6 +53,7 @@ pub struct Server {
     pub public: SocketAddr,
     pub backend: SocketAddr,
     pub hub: Arc<Hub>,
+    pub keys: ApiKeys,
     pub limits: Limits,
     clock: Clock,
     time: ManualClock,
@@ -96,7 +97,7 @@ impl Server {
         change(&mut config);
         let limits = config.limits.clone();
         let gateway = Gateway::new(config).unwrap();
-        let hub = Arc::clone(gateway.hub());
+        let (hub, keys) = (Arc::clone(gateway.hub()), gateway.api_keys());
         let listeners = Listeners {
             public: TcpListener::bind("127.0.0.1:0").await.unwrap(),
             backend: TcpListener::bind("127.0.0.1:0").await.unwrap(),
@@ -107,7 +108,7 @@ impl Server {
             let _dropped_is_asked_too = asked.await;
         }));
         let (shutdown, running) = (Some(shutdown), Some(running));
-        Self { public, backend, hub, limits, clock, time, shutdown, running }
+        Self { public, backend, hub, keys, limits, clock, time, shutdown, running }
     }
 
     /// The time of day, since the Unix epoch.
@@ -173,10 +174,15 @@ impl Server {
         clients.try_into().ok().unwrap()
     }
 
-    /// A request to the API with its key.
+    /// A request to the API with the key that may do everything.
     pub async fn api(&self, method: &str, path: &str, body: &str) -> (u16, Value) {
+        self.api_with(API_KEY, method, path, body).await
+    }
+
+    /// A request to the API with a key.
+    pub async fn api_with(&self, key: &str, method: &str, path: &str, body: &str) -> (u16, Value) {
         let url = format!("http://{}{path}", self.backend);
-        let request = reqwest::Client::new().request(method.parse().unwrap(), url).bearer_auth(API_KEY);
+        let request = reqwest::Client::new().request(method.parse().unwrap(), url).bearer_auth(key);
         let response = within_reason("an answer of the API", request.body(body.to_owned()).send()).await.unwrap();
         (response.status().as_u16(), response.json().await.unwrap())
     }
