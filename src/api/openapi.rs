@@ -161,10 +161,18 @@ fn problems() -> Value {
 }
 
 /// Codes that only the public door gives.
-const NOT_HERE: [ErrorCode; 9] = [
+const NOT_HERE: [ErrorCode; 17] = [
     ErrorCode::UnknownType,
     ErrorCode::NotJoined,
     ErrorCode::TooManyRooms,
+    ErrorCode::DataTooLarge,
+    ErrorCode::TooFast,
+    ErrorCode::TooManyPending,
+    ErrorCode::BackendUnavailable,
+    ErrorCode::BackendTimeout,
+    ErrorCode::BackendFailed,
+    ErrorCode::CallRefused,
+    ErrorCode::NotConfigured,
     ErrorCode::TokenRefused,
     ErrorCode::WrongUser,
     ErrorCode::UpgradeRequired,

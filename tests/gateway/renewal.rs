@@ -236,12 +236,17 @@ async fn what_is_asked_after_a_renewal_is_answered_after_it_however_long_that_ta
     };
     let mut alice = server.dial(&format!("?token={}", token(json!({})))).await;
     assert_eq!(alice.receive().await["type"], "welcome");
-    for round in 0..20 {
+    for round in 0..20_i32 {
         let room = format!("room {round}");
-        let renewal = json!({"type": "auth", "token": token(json!({&room: ["join"]})), "id": "renewal"});
+        let grants = json!({&room: ["join"], format!("room {}", round - 1): ["join"]});
+        let renewal = json!({"type": "auth", "token": token(grants), "id": "renewal"});
         alice.send(&renewal.to_string()).await;
         alice.send(&json!({"type": "join", "room": room, "id": "join"}).to_string()).await;
-        assert_eq!((&alice.receive().await["id"], &alice.receive().await["room"]), (&json!("renewal"), &json!(room)));
+        assert_eq!(alice.receive().await["id"], "renewal");
+        if round > 1 {
+            assert_eq!(alice.receive().await["type"], "left", "the room before the last is granted no more");
+        }
+        assert_eq!(alice.receive().await["room"], json!(room));
     }
 }
 
