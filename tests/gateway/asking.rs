@@ -374,3 +374,83 @@ async fn a_call_that_makes_no_sense_is_refused_by_its_field() {
     }
     assert!(backend.asked().is_empty());
 }
+
+#[tokio::test]
+async fn the_backend_is_told_of_connections_that_come_and_go_in_order_until_it_listens() {
+    let backend = Backend::start(|_| (500, json!("not now"))).await;
+    let events = backend.file().replace("access_url", "events_url").replace("call_url", "# ");
+    let server = Server::with_file(&events).await;
+    let alice = server.connect("alice", json!({})).await;
+    let mut other = server.connect("alice", json!({})).await;
+    backend.asked_at_least(1).await;
+    alice.close().await;
+    assert_eq!(server.api("POST", "/v1/users/alice/disconnect", "").await.0, 200);
+    assert_eq!(other.closed().await.0, 4403);
+    backend.answers(|_| (200, json!({})));
+    let told = backend.asked().len();
+    server.pass(Duration::from_secs(60));
+    backend.asked_at_least(told + 1).await;
+    let mut seen = Vec::new();
+    for batch in &backend.asked()[told..] {
+        assert_eq!(batch["type"], "events");
+        for event in batch["events"].as_array().unwrap() {
+            assert_eq!(event["user"], "alice");
+            seen.push((event["type"].clone(), event["connections"].clone(), event["code"].clone()));
+        }
+    }
+    let expected =
+        [("connected", 1, None), ("connected", 2, None), ("disconnected", 1, None), ("disconnected", 0, Some(4403))];
+    assert_eq!(seen, expected.map(|(kind, left, code)| (json!(kind), json!(left), json!(code))));
+}
+
+#[tokio::test]
+async fn those_who_go_when_the_gateway_stops_are_told_of_too() {
+    let backend = Backend::start(|_| (200, json!({}))).await;
+    let events = backend.file().replace("access_url", "events_url").replace("call_url", "# ");
+    let mut server = Server::with_file(&events).await;
+    let mut alice = server.connect("alice", json!({})).await;
+    server.ask_to_stop();
+    assert_eq!(alice.closed().await.0, 4503);
+    drop(alice);
+    server.stopped().await;
+    let events: Vec<Value> =
+        backend.asked().iter().flat_map(|batch| batch["events"].as_array().unwrap().clone()).collect();
+    assert_eq!((&events[1]["type"], &events[1]["code"]), (&json!("disconnected"), &json!(4503)));
+    assert_eq!(events.len(), 2);
+}
+
+#[test]
+fn the_examples_of_the_documents_are_right() {
+    let documents = [include_str!("../../docs/backend.md"), include_str!("../../docs/rules.md")];
+    let fences = documents.iter().flat_map(|text| text.split("```").skip(1).step_by(2));
+    let mut seen = 0;
+    for fence in fences {
+        if let Some(text) = fence.strip_prefix("toml\n") {
+            let file: wsgate::config::File = text.parse().unwrap_or_else(|why| panic!("{text}\n{why}"));
+            let mut config = wsgate::Config::new(wsgate::Secret::new("x"), wsgate::Secret::new("0123456789abcdef"));
+            (config.rooms, config.anonymous) = (file.rooms, file.anonymous);
+            // The secret is in no environment here.
+            config.backend = file.backend.map(|backend| wsgate::config::Backend { secret_env: None, ..backend });
+            config.check().unwrap_or_else(|why| panic!("{text}\n{why}"));
+        } else {
+            let _is_json: Value = serde_json::from_str(fence.strip_prefix("json\n").expect(fence)).expect(fence);
+        }
+        seen += 1;
+    }
+    assert_eq!(seen, 8);
+}
+
+#[test]
+fn every_setting_of_the_backend_and_of_rules_is_in_its_table() {
+    for (source, document) in [
+        (include_str!("../../src/config/backend.rs"), include_str!("../../docs/backend.md")),
+        (include_str!("../../src/config/room.rs"), include_str!("../../docs/rules.md")),
+    ] {
+        let fields = source.lines().take_while(|line| *line != "}").filter_map(|line| line.strip_prefix("    pub "));
+        let names: Vec<&str> = fields.map(|field| field.split(':').next().unwrap()).collect();
+        assert!(names.len() > 8, "{names:?}");
+        for name in names.into_iter().filter(|name| *name != "line") {
+            assert!(document.contains(&format!("`{name}`")), "{name}");
+        }
+    }
+}
