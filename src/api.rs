@@ -1,6 +1,7 @@
 //! The backend door: events in, look-ups out, over HTTP with an API key.
 
 mod identity;
+mod inquiry;
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -19,11 +20,12 @@ use subtle::ConstantTimeEq;
 
 use crate::auth::Authenticator;
 use crate::config::Config;
-use crate::hub::{Event, Hub, Member};
+use crate::hub::{Entry, Event, Hub, Member};
+use crate::inquiry::Inquiries;
 use crate::metrics::Metrics;
 use crate::protocol::{
-    BackendPublish, Bounds, Close, CloseCode, ConnectionId, ErrorCode, Problem, Refusal, Response as Told, RoomName,
-    RoomRequest, UserId,
+    BackendPublish, Bounds, Close, CloseCode, ConnectionId, ErrorCode, PresentUser, Problem, Refusal, Response as Told,
+    RoomName, RoomRequest, UserId,
 };
 
 /// What every request needs: shared by all of them.
@@ -34,6 +36,8 @@ pub(crate) struct Api {
     pub(crate) hub: Arc<Hub>,
     /// Decides who gets in.
     pub(crate) authenticator: Arc<Authenticator>,
+    /// What backends ask of clients.
+    pub(crate) inquiries: Arc<Inquiries>,
     /// What is counted.
     pub(crate) metrics: Arc<Metrics>,
 }
@@ -48,6 +52,7 @@ pub(crate) fn routes(api: Arc<Api>) -> Router {
         .route("/v1/users/{user}/leave", post(leave))
         .route("/v1/rooms/{room}", get(room))
         .merge(identity::routes())
+        .merge(inquiry::routes())
         .route_layer(middleware::from_fn_with_state(Arc::clone(&api), check_key))
         .route("/health", get(|| async { "ok\n" }))
         .route("/ready", get(ready))
@@ -112,12 +117,15 @@ async fn user(State(api): State<Arc<Api>>, path: PathName) -> Result<Response, P
     Ok(json(&Answer { user, connections }))
 }
 
-/// `GET /v1/rooms/{room}`: the members of a room, as many as one answer lists, and how many there are.
+/// `GET /v1/rooms/{room}`: the members of a room, as many as one answer lists, and how many there are;
+/// and its users, if there are not too many.
 async fn room(State(api): State<Arc<Api>>, path: PathName) -> Result<Response, Problem> {
     #[derive(Serialize)]
     struct Answer<'a> {
         room: RoomName,
         total: usize,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        users: Option<Vec<PresentUser>>,
         members: Vec<Listed<'a>>,
     }
     #[derive(Serialize)]
@@ -126,9 +134,11 @@ async fn room(State(api): State<Arc<Api>>, path: PathName) -> Result<Response, P
         connection: ConnectionId,
     }
     let room: RoomName = named("room", path)?;
-    let (total, members) = api.hub.members_of(&room, api.config.limits.max_listed_members);
+    let max = api.config.limits.max_listed_members;
+    let (total, members) = api.hub.members_of(&room, max);
+    let users = api.hub.users_in(&room, max).members;
     let listed = members.iter().map(|member| Listed { user: member.user(), connection: member.id() }).collect();
-    Ok(json(&Answer { room, total, members: listed }))
+    Ok(json(&Answer { room, total, users, members: listed }))
 }
 
 /// `POST /v1/users/{user}/disconnect`: ends all connections of a user.
@@ -150,7 +160,8 @@ async fn join(State(api): State<Arc<Api>>, path: PathName, request: Request) -> 
     }
     let (members, room) = api.user_and_room(path, request).await?;
     let told = Told::Joined { room: &room }.frame();
-    let joined = members.iter().filter(|member| api.hub.join(member, &room, Some(told.clone())).is_ok()).count();
+    let entry = || Entry { told: Some(told.clone()), placed: true, ..Entry::default() };
+    let joined = members.iter().filter(|member| api.hub.join(member, &room, entry()).is_ok()).count();
     Ok(json(&Answer { joined, refused: members.len() - joined }))
 }
 

@@ -4,6 +4,7 @@ mod file;
 mod issuer;
 mod limits;
 mod origin;
+mod room;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -22,6 +23,7 @@ pub use file::File;
 pub use issuer::{Issuer, KeySource, Place};
 pub use limits::Limits;
 pub use origin::{OriginPattern, Origins};
+pub use room::RoomTraits;
 
 /// The shortest API key, in bytes: 16 are what a random 128-bit key has before it is encoded.
 pub const MIN_API_KEY_BYTES: usize = 16;
@@ -52,6 +54,9 @@ pub struct Config {
     /// Threads that serve connections, the one that the gateway is run on included. Each of the
     /// others has a runtime of its own: a connection stays on the thread that accepted it.
     pub workers: NonZeroUsize,
+    /// What holds for a room itself, by its name. It must be quick; it is asked when somebody enters
+    /// a room in which nobody is.
+    pub room_traits: fn(&str) -> RoomTraits,
     /// A page of HTML for `/` on the public listener, as `wsgate dev` has one; none as a rule. It is
     /// shown to requests for `localhost`, `127.0.0.1` or `[::1]` only.
     pub page: Option<String>,
@@ -145,6 +150,7 @@ impl Config {
             limits: Limits::DEFAULT,
             clock: Clock::system(),
             workers: NonZeroUsize::MIN,
+            room_traits: |_| RoomTraits::default(),
             page: None,
         }
     }

@@ -11,7 +11,7 @@
 //! main            arguments, signals          dev   a page and tokens to try it with
 //! server          binds, accepts, drains
 //! connection api  the two doors, which do not know each other
-//! revoke          what both do
+//! revoke inquiry  what both do
 //! hub  auth       who is where and fan-out · token, identity, may it?
 //! protocol  config  metrics
 //! clock
@@ -24,6 +24,7 @@ pub mod config;
 pub mod connection;
 pub mod dev;
 pub mod hub;
+mod inquiry;
 pub mod metrics;
 pub mod protocol;
 mod revoke;

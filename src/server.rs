@@ -28,8 +28,10 @@ use crate::auth::{Attempts, Authenticator};
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError, Limits};
 use crate::connection::{self, Door, GOODBYES_AT_ONCE, Handshake, Peer, Place, Rules, read_head};
-use crate::hub::{Flusher, Hub};
+use crate::hub::{Flusher, Hub, Presence};
+use crate::inquiry::Inquiries;
 use crate::metrics::Metrics;
+use crate::protocol::RoomName;
 
 /// How long to wait after a failed `accept`. At the limit of file descriptors it fails at once
 /// and again, until some connection ends.
@@ -60,7 +62,11 @@ impl Gateway {
     /// The first setting that cannot be.
     pub fn new(config: Config) -> Result<Self, ConfigError> {
         config.check()?;
-        let hub = Hub::new(config.limits.max_rooms, config.limits.return_spread, config.workers);
+        let limits = &config.limits;
+        let presence = Presence::new(config.clock.clone(), limits.presence_delay);
+        let room_traits = config.room_traits;
+        let traits = Box::new(move |room: &RoomName| room_traits(room.as_str()));
+        let hub = Hub::new(limits.max_rooms, limits.return_spread, config.workers, traits, presence);
         let authenticator = Arc::new(Authenticator::new(&config)?);
         Ok(Self { config, hub, authenticator })
     }
@@ -90,11 +96,13 @@ impl Gateway {
             }
         }
         let metrics = Arc::clone(&workers.metrics);
-        let api = Arc::new(Api { config, hub: Arc::clone(&hub), authenticator, metrics });
+        let inquiries = Arc::clone(&workers.inquiries);
+        let api = Arc::new(Api { config, hub: Arc::clone(&hub), authenticator, inquiries, metrics });
         let backend = Http::backend(api::routes(api), clock.clone());
         tasks.spawn(accept(listeners.backend, backend, tasks.clone(), stopping.clone()));
         let [first, ..] = hub.flushers() else { return };
         let _flushing = AbortOnDropHandle::new(tokio::spawn(flush(Arc::clone(first))));
+        let _announcing = AbortOnDropHandle::new(tokio::spawn(announce(Arc::clone(&hub), clock.clone())));
         workers.accept(listeners.public, first);
 
         shutdown.await;
@@ -116,6 +124,7 @@ struct Workers {
     page: Option<String>,
     authenticator: Arc<Authenticator>,
     attempts: Arc<Attempts>,
+    inquiries: Arc<Inquiries>,
     metrics: Arc<Metrics>,
     rules: Arc<Rules>,
     /// For all workers together.
@@ -144,6 +153,7 @@ impl Workers {
             page: config.page.clone(),
             authenticator: Arc::clone(authenticator),
             attempts: Arc::new(Attempts::new(config.limits.max_failures, config.clock.clone())),
+            inquiries: Arc::default(),
             metrics: Arc::default(),
             rules: Arc::new(rules),
             places: Arc::new(Semaphore::new(config.limits.max_unauthenticated.min(Semaphore::MAX_PERMITS))),
@@ -163,6 +173,7 @@ impl Workers {
             flusher: Arc::clone(flusher),
             authenticator: Arc::clone(&self.authenticator),
             attempts: Arc::clone(&self.attempts),
+            inquiries: Arc::clone(&self.inquiries),
             metrics: Arc::clone(&self.metrics),
             rules: Arc::clone(&self.rules),
             stopping: self.stopping.clone(),
@@ -202,6 +213,20 @@ async fn flush(flusher: Arc<Flusher>) {
     loop {
         poll_fn(|cx| flusher.poll_turn(cx)).await;
         tokio::task::yield_now().await;
+    }
+}
+
+/// Announces who comes into rooms and leaves them when that is due, a turn at a time.
+async fn announce(hub: Arc<Hub>, clock: Clock) {
+    let presence = hub.presence();
+    loop {
+        let next = presence.turn();
+        tokio::task::yield_now().await;
+        let earlier = poll_fn(|cx| presence.poll_earlier(cx, next));
+        match next {
+            Some(next) => tokio::select! { () = clock.sleep_until(next) => {}, () = earlier => {} },
+            None => earlier.await,
+        }
     }
 }
 

@@ -15,6 +15,8 @@ pub enum Permission {
     Join,
     /// Send events to it.
     Publish,
+    /// Ask who is in it.
+    Members,
 }
 
 /// The `grants` claim: patterns of room names, and what is allowed in the rooms that match.
@@ -103,7 +105,8 @@ impl FromStr for Permission {
         match word.trim() {
             "join" => Ok(Self::Join),
             "publish" => Ok(Self::Publish),
-            other => Err(format!("`{other}` cannot be granted: it is one of join, publish")),
+            "members" => Ok(Self::Members),
+            other => Err(format!("`{other}` cannot be granted: it is one of join, publish, members")),
         }
     }
 }
@@ -132,7 +135,7 @@ mod tests {
     fn a_grant_on_the_command_line_is_refused_in_words() {
         let refuse = |text: &str| Grants::default().add(text).unwrap_err();
         assert_eq!(refuse("chat:*"), "must look like 'chat:*=join,publish'");
-        assert_eq!(refuse("chat:*=jion"), "`jion` cannot be granted: it is one of join, publish");
+        assert_eq!(refuse("chat:*=jion"), "`jion` cannot be granted: it is one of join, publish, members");
         assert_eq!(refuse("=join"), "a pattern has 1 to 255 bytes");
     }
 }

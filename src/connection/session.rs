@@ -8,10 +8,10 @@ use futures_util::future::BoxFuture;
 use serde_json::value::RawValue;
 
 use crate::auth::{Credential, Identity, Permission, Reason, TokenError};
-use crate::hub::{Event, Full, JoinError, Member, Membership};
+use crate::hub::{Entry, Event, Full, JoinError, Member, Membership};
 use crate::protocol::{
-    Action, Bounds, Close, CloseCode, ConnectionId, ErrorCode, Frame, Publication, Refusal, Request, RequestId,
-    Response, RoomName, Target,
+    Action, Bounds, Close, CloseCode, ConnectionId, ErrorCode, Frame, InquiryId, Publication, Refusal, Request,
+    RequestId, Response, RoomName, Target,
 };
 
 use super::Door;
@@ -114,7 +114,7 @@ impl Session {
         if answer_to.is_some() {
             outbox.push(Response::renewed(answer_to, expires_at, expires_in).frame());
         }
-        let membership = door.hub.enter(id, identity.user.clone(), outbox, Arc::clone(&door.flusher));
+        let membership = door.hub.enter(id, identity.user.clone(), outbox, Arc::clone(&door.flusher), None);
         let mut session = Box::new(Self {
             warn_at: None,
             look_at: door.clock.now(),
@@ -204,6 +204,8 @@ impl Session {
             Action::Join { room } => Ok(self.join(id, &room)?),
             Action::Leave { room } => Ok(self.leave(id, &room)?),
             Action::Publish(publication) => self.publish(id, &publication),
+            Action::Members { room } => Ok(self.list(id, &room)?),
+            Action::Answer { reply_to, data } => Ok(self.answer(id, reply_to, data)?),
             Action::Ping => {
                 self.say(&Response::done(id));
                 Ok(())
@@ -260,7 +262,8 @@ impl Session {
                 return Err(Refusal::of(ErrorCode::TooManyRooms, "room", message));
             }
         }
-        match self.membership.hub().join(self.member(), room, answer_about(id, room)) {
+        let entry = Entry { told: answer_about(id, room), ..Entry::default() };
+        match self.membership.hub().join(self.member(), room, entry) {
             Ok(true) => Ok(()),
             Ok(false) => {
                 if id.is_some() {
@@ -271,6 +274,7 @@ impl Session {
             Err(error @ JoinError::TooManyRooms(_)) => {
                 Err(Refusal::of(ErrorCode::TooManyRooms, "room", error.to_string()))
             }
+            Err(error @ JoinError::RoomFull(_)) => Err(Refusal::of(ErrorCode::RoomFull, "room", error.to_string())),
             Err(error @ JoinError::Gone) => Err(Refusal::of(ErrorCode::NotJoined, "room", error.to_string())),
         }
     }
@@ -295,6 +299,40 @@ impl Session {
             data: publication.data,
         };
         self.membership.hub().try_publish(&event, Some(self.member())).map_err(Undone::Later)?;
+        if id.is_some() {
+            self.say(&Response::done(id));
+        }
+        Ok(())
+    }
+
+    /// Says who is in a room. A list that would fill much of the outbox is left out: whoever asks for
+    /// it is not to be closed as too slow for that.
+    fn list(&self, id: Option<RequestId<'_>>, room: &RoomName) -> Result<(), Refusal> {
+        if !self.identity.grants.allow(Permission::Members, room) {
+            return Err(self.forbidden("room", "list the members of", room));
+        }
+        if id.is_none() {
+            return Ok(());
+        }
+        let present = self.membership.hub().list_for_member(room);
+        let say = |members| {
+            let (users, connections) = (present.users, present.connections);
+            Response::Members { id, ok: true, room, users, connections, members }.frame()
+        };
+        let mut frame = say(present.members.as_deref());
+        if frame.len() > self.door.limits.max_outbox_bytes / 4 {
+            frame = say(None);
+        }
+        self.member().outbox().push(frame);
+        Ok(())
+    }
+
+    /// Hands an answer to the backend that has asked.
+    fn answer(&self, id: Option<RequestId<'_>>, reply_to: InquiryId, data: &RawValue) -> Result<(), Refusal> {
+        self.door
+            .inquiries
+            .answer(reply_to, self.member().id(), data)
+            .map_err(|error| Refusal::of(ErrorCode::NotAsked, "reply_to", error.to_string()))?;
         if id.is_some() {
             self.say(&Response::done(id));
         }
@@ -410,6 +448,15 @@ impl Session {
     fn forbidden(&self, field: &'static str, what: &str, room: &RoomName) -> Refusal {
         let message = format!("the token of {} has no grant to {what} {room}", self.identity.user);
         Refusal::of(ErrorCode::Forbidden, field, message)
+    }
+}
+
+impl Drop for Session {
+    /// Those who wait for an answer of it are told that none will come. By then it has left the hub:
+    /// whoever asks from now on does not find it, or sees that it has left.
+    fn drop(&mut self) {
+        self.membership.end();
+        self.door.inquiries.lose(self.member().id());
     }
 }
 

@@ -69,16 +69,17 @@ fn context() -> Context<'static> {
 }
 
 fn hub() -> Arc<Hub> {
-    Hub::new(10, Duration::ZERO, NonZeroUsize::MIN)
+    let presence = Presence::new(crate::clock::Clock::system(), Duration::from_secs(3));
+    Hub::new(10, Duration::ZERO, NonZeroUsize::MIN, Box::new(|_| RoomTraits::default()), presence)
 }
 
 fn listener(hub: &Arc<Hub>, user: &str, rooms: &[&str]) -> Listener {
     let tape = Arc::<Tape>::default();
     let outbox = Arc::new(Outbox::new(1024 * 1024, Arc::clone(&tape)));
     let id = ConnectionId::random().unwrap();
-    let membership = hub.enter(id, user.parse().unwrap(), outbox, Arc::clone(&hub.flushers()[0]));
+    let membership = hub.enter(id, user.parse().unwrap(), outbox, Arc::clone(&hub.flushers()[0]), None);
     for room in rooms {
-        assert!(hub.join(membership.member(), &room.parse().unwrap(), None).unwrap());
+        assert!(hub.join(membership.member(), &room.parse().unwrap(), Entry::default()).unwrap());
     }
     Listener { membership, tape }
 }

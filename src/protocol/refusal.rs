@@ -28,6 +28,10 @@ pub enum ErrorCode {
     NotJoined,
     /// The connection is in as many rooms as it may be.
     TooManyRooms,
+    /// As many connections are in the room as may be.
+    RoomFull,
+    /// Nobody has asked this connection what it answers, or not any more.
+    NotAsked,
     /// The token that was to renew this connection is not accepted.
     TokenRefused,
     /// The token that was to renew this connection belongs to another user.
@@ -58,7 +62,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// Every code there is, in the order of `protocol.md`.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 26] = [
         Self::NotJson,
         Self::NotAnObject,
         Self::TooDeep,
@@ -70,6 +74,8 @@ impl ErrorCode {
         Self::Forbidden,
         Self::NotJoined,
         Self::TooManyRooms,
+        Self::RoomFull,
+        Self::NotAsked,
         Self::TokenRefused,
         Self::WrongUser,
         Self::Unauthorized,
@@ -99,6 +105,8 @@ impl ErrorCode {
             Self::Forbidden => "forbidden",
             Self::NotJoined => "not_joined",
             Self::TooManyRooms => "too_many_rooms",
+            Self::RoomFull => "room_full",
+            Self::NotAsked => "not_asked",
             Self::TokenRefused => "token_refused",
             Self::WrongUser => "wrong_user",
             Self::Unauthorized => "unauthorized",
@@ -135,7 +143,7 @@ impl ErrorCode {
 
     /// Whether the same request may succeed later without anything being changed.
     pub fn is_temporary(self) -> bool {
-        matches!(self, Self::BodyIncomplete | Self::TooManyAttempts | Self::Full | Self::NotStored)
+        matches!(self, Self::RoomFull | Self::BodyIncomplete | Self::TooManyAttempts | Self::Full | Self::NotStored)
     }
 }
 

@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::fields::Fields;
-use super::name::{EventName, RoomName};
+use super::name::{EventName, InquiryId, RoomName};
 use super::refusal::{ErrorCode, Refusal};
 use super::target::Target;
 
@@ -53,6 +53,18 @@ pub enum Action<'a> {
     },
     /// Send an event to others.
     Publish(Publication<'a>),
+    /// Ask who is in a room.
+    Members {
+        /// Which.
+        room: RoomName,
+    },
+    /// Answer what a backend has asked.
+    Answer {
+        /// What it was asked with.
+        reply_to: InquiryId,
+        /// The answer: any JSON, untouched.
+        data: &'a RawValue,
+    },
     /// Ask whether the gateway is there.
     Ping,
 }
@@ -105,9 +117,14 @@ impl<'a> Action<'a> {
             "join" => Self::Join { room: take_room(&mut fields)? },
             "leave" => Self::Leave { room: take_room(&mut fields)? },
             "publish" => Self::Publish(Publication::take(&mut fields, bounds)?),
+            "members" => Self::Members { room: take_room(&mut fields)? },
+            "answer" => Self::Answer {
+                reply_to: fields.name("reply_to")?.ok_or_else(|| fields.missing("reply_to"))?,
+                data: take_data(&mut fields),
+            },
             "ping" => Self::Ping,
             _ => {
-                let known = "`type` must be one of auth, join, leave, publish, ping";
+                let known = "`type` must be one of auth, join, leave, publish, members, answer, ping";
                 return Err(Refusal::of(ErrorCode::UnknownType, "type", known));
             }
         };

@@ -8,7 +8,7 @@ const LAYERS: [&[&str]; 7] = [
     &["main"],
     &["dev", "server"],
     &["connection", "api"],
-    &["revoke"],
+    &["revoke", "inquiry"],
     &["hub", "auth"],
     &["protocol", "config", "metrics"],
     &["clock"],
