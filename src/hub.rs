@@ -38,8 +38,8 @@ pub use flusher::Flusher;
 use member::Place;
 pub use member::{Member, Membership};
 pub use outbox::{Outbox, Wire};
-use presence::Data;
 pub use presence::Presence;
+use presence::{Data, by_name};
 use room::{Inside, Room};
 
 /// About what an event's frame has beside its data.
@@ -526,11 +526,6 @@ fn deliver(event: &Event<'_>, members: &[Arc<Member>], except: &Except) -> usize
     let mut done = HashSet::new();
     let fresh = members.iter().filter(|member| !except.contains(member.id()) && done.insert(member.id()));
     fresh.filter(|member| member.outbox().push(frame.clone())).count()
-}
-
-fn by_name(mut users: Vec<PresentUser>) -> Vec<PresentUser> {
-    users.sort_unstable_by(|one, other| one.user.cmp(&other.user));
-    users
 }
 
 fn response<'a>(event: &'a Event<'_>, room: Option<&'a RoomName>) -> Response<'a> {

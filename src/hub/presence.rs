@@ -305,7 +305,7 @@ impl Crowd {
         }
         let mut news = News { bytes: USER_BYTES, ..News::default() };
         let (mut members, mut told, mut rest) = (Vec::new(), HashMap::new(), Vec::new());
-        for member in self.list() {
+        for member in by_name(self.list()) {
             if news.bytes < MESSAGE_BYTES {
                 news.bytes += size_of_user(&member.user, &member.data);
                 told.insert(member.user.clone(), member.data.clone());
@@ -398,6 +398,12 @@ impl News {
 /// What a user shows who has several seats: where it sat down last, of those where it shows something.
 fn shown(seats: &[(u32, Data)]) -> Data {
     seats.iter().rev().find_map(|(_, data)| data.clone())
+}
+
+/// Users in the order of their names.
+pub(super) fn by_name(mut users: Vec<PresentUser>) -> Vec<PresentUser> {
+    users.sort_unstable_by(|one, other| one.user.cmp(&other.user));
+    users
 }
 
 fn is_same(one: &Data, other: &Data) -> bool {

@@ -26,10 +26,12 @@ mod connect; // proving who one is
 mod contract; // every example of protocol.md
 mod echo; // the echo server for conformance suites
 mod http; // requests that are no upgrades
+mod inquiry; // what a backend asks of clients
 mod issuers; // keys that issuers publish
 mod liveness; // peers that fall silent
 mod load; // many publishers at once: order and completeness
 mod origin; // whose pages may connect, and who may try
+mod presence; // who is told that users come and go
 mod providers; // tokens as well-known issuers make them
 mod renewal; // tokens that end, and those that replace them
 mod revocation; // tokens, sessions and users that are no longer welcome
