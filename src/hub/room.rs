@@ -31,10 +31,6 @@ pub(super) struct Room {
     /// None for the room that everyone is in.
     name: Option<RoomName>,
     flusher: Arc<Flusher>,
-    /// How many members there may be.
-    max_members: u32,
-    /// How many users a member gets listed who asks.
-    max_listed: u32,
     /// Held while events go out, so that whoever needs to know that they have can wait for that.
     /// Taken before `state`, and before no other lock of the tables.
     sending: Mutex<()>,
@@ -47,11 +43,18 @@ pub(super) struct State {
     next: u64,
     /// Boxed, because most rooms are idle.
     flow: Option<Box<Flow>>,
+    /// Boxed, because most rooms have none of it: every user has a room.
+    special: Option<Box<Special>>,
+}
+
+/// What only some rooms have.
+#[derive(Default)]
+struct Special {
+    traits: RoomTraits,
     /// The users, if the room has presence.
-    crowd: Option<Box<Crowd>>,
-    /// What members show in this room, by their seats, where it has no presence. Boxed, because in
-    /// most rooms nobody shows anything.
-    data: Option<Box<HashMap<u32, Arc<RawValue>>>>,
+    crowd: Option<Crowd>,
+    /// What members show in this room, by their seats, where it has no presence.
+    data: HashMap<u32, Arc<RawValue>>,
 }
 
 /// What is needed of a member to send to it, all in one place: the walk over a large room waits for
@@ -95,17 +98,13 @@ pub(super) enum Inside {
 
 impl Room {
     pub(super) fn new(name: Option<RoomName>, flusher: Arc<Flusher>, traits: &RoomTraits, presence: &Presence) -> Self {
-        let crowd = traits.presence.then(|| Box::new(presence.crowd(traits.presence_limit)));
+        let special = (*traits != RoomTraits::default()).then(|| {
+            let crowd = traits.presence.then(|| presence.crowd(traits.presence_limit));
+            Box::new(Special { traits: *traits, crowd, data: HashMap::new() })
+        });
         // Most rooms are personal, and most users have one connection.
-        let state = State { seats: Slab::with_capacity(1), next: 0, flow: None, crowd, data: None };
-        Self {
-            name,
-            flusher,
-            max_members: u32::try_from(traits.max_members).unwrap_or(u32::MAX),
-            max_listed: u32::try_from(traits.presence_limit).unwrap_or(u32::MAX),
-            sending: Mutex::default(),
-            state: Mutex::new(state),
-        }
+        let state = State { seats: Slab::with_capacity(1), next: 0, flow: None, special };
+        Self { name, flusher, sending: Mutex::default(), state: Mutex::new(state) }
     }
 
     pub(super) fn name(&self) -> Option<&RoomName> {
@@ -119,8 +118,9 @@ impl Room {
     /// As many members are in it as there may be: how many that are.
     pub(super) fn add(self: &Arc<Self>, member: &Member, entry: Entry, presence: &Presence) -> Result<u32, usize> {
         let mut state = self.state.lock();
-        let max = self.max_members as usize;
-        if state.seats.len() >= max {
+        let max = state.traits().max_members;
+        // Seats have numbers of 32 bits.
+        if state.seats.len() >= u32::MAX as usize || state.seats.len() >= max {
             return Err(max);
         }
         if let Some(told) = entry.told {
@@ -174,7 +174,7 @@ impl Room {
     pub(super) fn announce(self: &Arc<Self>, at: Instant, now: Instant) -> Option<Plan> {
         let mut state = self.state.lock();
         let is_full = state.is_full();
-        let (news, plan) = state.crowd.as_mut()?.look(at, now, is_full);
+        let (news, plan) = state.special.as_mut()?.crowd.as_mut()?.look(at, now, is_full);
         if let (Some(news), Some(name)) = (news, self.name()) {
             let first = state.publish(news.bytes(), Except::Nobody, |out| news.response(name).append_to(out));
             self.flush_later(state, first);
@@ -187,10 +187,11 @@ impl Room {
     pub(super) fn inside(&self, max: Option<usize>) -> Inside {
         let mut state = self.state.lock();
         let connections = state.len();
-        let limit = max.unwrap_or(self.max_listed as usize);
-        let State { seats, crowd, data, .. } = &mut *state;
-        let Some(crowd) = crowd else {
-            let shown = |seat| data.as_ref().and_then(|data| data.get(&seat).cloned());
+        let limit = max.unwrap_or(state.traits().presence_limit);
+        let State { seats, special, .. } = &mut *state;
+        let (crowd, data) = special.as_deref_mut().map(|special| (&mut special.crowd, &special.data)).unzip();
+        let Some(crowd) = crowd.and_then(Option::as_mut) else {
+            let shown = |seat| data.and_then(|data| data.get(&seat).cloned());
             let list = || seats.iter().map(|(key, seat)| (seat.id, shown(key as u32))).collect();
             return Inside::Connections(connections, (connections <= limit.saturating_mul(4)).then(list));
         };
@@ -203,7 +204,7 @@ impl Room {
 
     /// How many users a member gets listed who asks.
     pub(super) fn max_listed(&self) -> usize {
-        self.max_listed as usize
+        self.state.lock().traits().presence_limit
     }
 
     /// Sends one member what is on its way to it now, before anything else happens to it.
@@ -274,6 +275,10 @@ impl State {
         self.seats.len()
     }
 
+    fn traits(&self) -> RoomTraits {
+        self.special.as_ref().map(|special| special.traits).unwrap_or_default()
+    }
+
     pub(super) fn ids(&self) -> impl Iterator<Item = ConnectionId> {
         self.seats.iter().map(|(_, seat)| seat.id)
     }
@@ -301,26 +306,24 @@ impl State {
         let since = self.next;
         // A key is below the largest number of seats that there ever were, and that is bounded.
         let seat = self.seats.insert(Seat { id: member.id(), outbox: Arc::clone(member.outbox()), since }) as u32;
-        let Some(crowd) = &mut self.crowd else {
-            if let Some(data) = data {
-                self.data.get_or_insert_default().insert(seat, data);
-            }
+        if self.special.is_none() && data.is_none() {
             return (seat, None);
-        };
-        let data = data.or_else(|| member.profile().cloned());
-        (seat, crowd.enter(member.user(), seat, data, presence.now()))
+        }
+        let special = self.special.get_or_insert_default();
+        if let Some(crowd) = &mut special.crowd {
+            let data = data.or_else(|| member.profile().cloned());
+            return (seat, crowd.enter(member.user(), seat, data, presence.now()));
+        }
+        special.data.extend(data.map(|data| (seat, data)));
+        (seat, None)
     }
 
     /// Takes a member from its seat, and says when the crowd is to be looked at, if it is.
     fn unseat(&mut self, seat: u32, member: &Member, presence: &Presence) -> (Option<Seat>, Option<Plan>) {
         let left = self.seats.try_remove(seat as usize);
-        if let Some(data) = &mut self.data {
-            data.remove(&seat);
-            if data.is_empty() {
-                self.data = None;
-            }
-        }
-        let plan = self.crowd.as_mut().and_then(|crowd| crowd.leave(member.user(), seat, presence.now()));
+        let Some(special) = &mut self.special else { return (left, None) };
+        special.data.remove(&seat);
+        let plan = special.crowd.as_mut().and_then(|crowd| crowd.leave(member.user(), seat, presence.now()));
         (left, plan)
     }
 
