@@ -67,7 +67,7 @@ pub enum JoinError {
     #[error("a connection may not be in more than {0} rooms")]
     TooManyRooms(usize),
     /// As many connections are in the room as may be.
-    #[error("the room is full: no more than {0} connections may be in it")]
+    #[error("the room is full: its limit is {0}")]
     RoomFull(usize),
     /// It is on its way out.
     #[error("the connection has ended")]
