@@ -3,6 +3,7 @@
 mod access;
 mod body;
 mod identity;
+mod inquiry;
 mod key;
 mod openapi;
 
@@ -26,11 +27,12 @@ use crate::auth::{Authenticator, Rules};
 use crate::backend::Backend;
 use crate::config::{ApiAction, Config};
 use crate::errand::Errands;
-use crate::hub::{Event, Hub, Member};
+use crate::hub::{Entry, Event, Hub, Member};
+use crate::inquiry::Inquiries;
 use crate::metrics::Metrics;
 use crate::protocol::{
-    BackendPublish, Bounds, Close, CloseCode, ConnectionId, ErrorCode, Problem, Refusal, Response as Told, RoomName,
-    RoomRequest, UserId,
+    BackendPublish, Bounds, Close, CloseCode, ConnectionId, ErrorCode, PresentUser, Problem, Refusal, Response as Told,
+    RoomName, RoomRequest, UserId,
 };
 
 pub use key::ApiKeys;
@@ -55,6 +57,8 @@ pub(crate) struct Api {
     pub(crate) backend: Arc<Backend>,
     /// What is to be asked of live connections.
     pub(crate) errands: Arc<Errands>,
+    /// What backends ask of clients.
+    pub(crate) inquiries: Arc<Inquiries>,
     /// What is counted.
     pub(crate) metrics: Arc<Metrics>,
 }
@@ -92,6 +96,7 @@ fn with_key() -> OpenApiRouter<Arc<Api>> {
         .routes(needs(ApiAction::Read, routes!(room)))
         .merge(identity::operations())
         .merge(access::operations())
+        .routes(needs(ApiAction::Request, routes!(inquiry::request)))
         .routes(needs_any_key(routes!(openapi::openapi)))
 }
 
@@ -143,9 +148,12 @@ async fn user(State(api): State<Arc<Api>>, caller: Caller, path: PathName) -> Re
 #[derive(Serialize, ToSchema)]
 struct RoomMembers {
     room: RoomName,
-    /// How many there are.
+    /// How many connections there are.
     total: usize,
-    /// As many of them as one answer lists.
+    /// Whose they are, if these are not too many.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    users: Option<Vec<PresentUser>>,
+    /// As many of the connections as one answer lists.
     members: Vec<Listed>,
 }
 
@@ -156,14 +164,16 @@ struct Listed {
     connection: ConnectionId,
 }
 
-/// The members of a room, as many as one answer lists, and how many there are.
+/// The members of a room, as many as one answer lists, and how many there are; and its users.
 #[utoipa::path(get, path = "/v1/rooms/{room}", responses((status = 200, body = RoomMembers)))]
 async fn room(State(api): State<Arc<Api>>, caller: Caller, path: PathName) -> Result<Response, Problem> {
     let room: RoomName = named("room", path)?;
     caller.room(&room)?;
-    let (total, members) = api.hub.members_of(&room, api.config.limits.max_listed_members);
+    let max = api.config.limits.max_listed_members;
+    let (total, members) = api.hub.members_of(&room, max);
+    let users = api.hub.users_in(&room, max).members;
     let listed = members.iter().map(|member| Listed { user: member.user().clone(), connection: member.id() }).collect();
-    Ok(json(&RoomMembers { room, total, members: listed }))
+    Ok(json(&RoomMembers { room, total, users, members: listed }))
 }
 
 #[derive(Serialize, ToSchema)]
@@ -185,7 +195,7 @@ async fn disconnect(State(api): State<Arc<Api>>, caller: Caller, path: PathName)
 struct Joined {
     /// How many connections of the user are in the room now.
     joined: usize,
-    /// How many are in too many rooms.
+    /// How many are in too many rooms, or had no place in it.
     refused: usize,
 }
 
@@ -199,7 +209,8 @@ async fn join(
 ) -> Result<Response, Problem> {
     let (members, room) = api.user_and_room(&caller, path, request).await?;
     let told = Told::Joined { room: &room }.frame();
-    let joined = members.iter().filter(|member| api.hub.join(member, &room, Some(told.clone())).is_ok()).count();
+    let entry = || Entry { told: Some(told.clone()), placed: true, ..Entry::default() };
+    let joined = members.iter().filter(|member| api.hub.join(member, &room, entry()).is_ok()).count();
     Ok(json(&Joined { joined, refused: members.len() - joined }))
 }
 

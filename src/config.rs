@@ -28,7 +28,7 @@ pub use file::File;
 pub use issuer::{Issuer, KeySource, Place};
 pub use limits::Limits;
 pub use origin::{OriginPattern, Origins};
-pub use room::{Access, Asker, PRESENCE_LIMIT, Placeholder, RoomPattern, RoomRule};
+pub use room::{Access, Asker, PRESENCE_LIMIT, Placeholder, RoomPattern, RoomRule, RoomTraits};
 
 /// Everything the gateway needs to know before it starts.
 #[derive(Debug, Clone)]

@@ -32,6 +32,7 @@ use crate::clock::Clock;
 use crate::config::{Limits, Origins};
 use crate::errand::Errands;
 use crate::hub::{Flusher, Hub};
+use crate::inquiry::Inquiries;
 use crate::metrics::Metrics;
 use crate::protocol::{Close, CloseCode, ErrorCode, Problem};
 
@@ -65,6 +66,8 @@ pub(crate) struct Door {
     pub(crate) authenticator: Arc<Authenticator>,
     /// The failed attempts of each address.
     pub(crate) attempts: Arc<Attempts>,
+    /// What backends ask of clients.
+    pub(crate) inquiries: Arc<Inquiries>,
     /// What is counted.
     pub(crate) metrics: Arc<Metrics>,
     /// Whose pages may connect, where a token may be, and whom to believe.

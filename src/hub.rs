@@ -3,16 +3,18 @@
 //! The hub is shared by all tasks. A publisher puts an event into its rooms and goes on: the walk
 //! over the members is the flusher's. Its locks, in the order in which they may be taken: the places
 //! of one member; the sending of one room, or a shard of the table of rooms; the states of rooms, in
-//! the order of their names; an outbox. None of them is held while a room is walked but its
-//! sending, which only those wait for who need to know that an event has gone out.
+//! the order of their names; the schedule of presence, or an outbox. None of them is held while a
+//! room is walked but its sending, which only those wait for who need to know that an event has gone
+//! out. Whoever looks at a room because the schedule says so has let go of the schedule before.
 
 mod batch;
 mod flusher;
 mod member;
 mod outbox;
+mod presence;
 mod room;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::num::NonZeroUsize;
 use std::pin::Pin;
@@ -21,19 +23,24 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use dashmap::{DashMap, Entry};
+use dashmap::{DashMap, Entry as Slot};
 use serde_json::value::RawValue;
 use smallvec::SmallVec;
 use thiserror::Error;
 
-use crate::protocol::{Close, CloseCode, ConnectionId, EventName, Frame, Response, RoomName, Target, UserId};
+pub use crate::config::RoomTraits;
+use crate::protocol::{
+    Close, CloseCode, ConnectionId, EventName, Frame, PresentUser, Response, RoomName, Target, UserId,
+};
 
 use batch::Except;
 pub use flusher::Flusher;
 use member::Place;
 pub use member::{Member, Membership};
 pub use outbox::{Outbox, Wire};
-use room::Room;
+pub use presence::Presence;
+use presence::{Data, by_name};
+use room::{Inside, Room};
 
 /// About what an event's frame has beside its data.
 const ENVELOPE_BYTES: usize = 128;
@@ -59,10 +66,40 @@ pub enum JoinError {
     /// It is in as many rooms as it may be.
     #[error("a connection may not be in more than {0} rooms")]
     TooManyRooms(usize),
+    /// As many connections are in the room as may be.
+    #[error("the room is full: its limit is {0}")]
+    RoomFull(usize),
     /// It is on its way out.
     #[error("the connection has ended")]
     Gone,
 }
+
+/// How a member enters a room.
+#[derive(Debug, Default)]
+pub struct Entry {
+    /// What it is told, if it was outside, before the room's first event.
+    pub told: Option<Frame>,
+    /// What it shows of itself to the others of this room.
+    pub data: Option<Arc<RawValue>>,
+    /// Whether a backend puts it there.
+    pub placed: bool,
+}
+
+/// Who is in a room.
+#[derive(Debug, Default)]
+pub struct Present {
+    /// How many users, where that is known: of a room without presence it is not, if it is large.
+    pub users: Option<usize>,
+    /// How many connections.
+    pub connections: usize,
+    /// The users by name, if there are not too many.
+    pub members: Option<Vec<PresentUser>>,
+}
+
+/// Says what holds for a room itself. It is asked once, when somebody enters a room in which nobody
+/// is, while the tables are locked: it must be quick and must not ask the hub. It is not asked about
+/// personal rooms.
+pub type Traits = Box<dyn Fn(&RoomName) -> RoomTraits + Send + Sync>;
 
 /// The rooms of one event: mostly one, and then without an allocation.
 type Rooms = SmallVec<[Arc<Room>; 1]>;
@@ -85,6 +122,8 @@ pub struct Hub {
     /// Connections by numbers that whoever let them in has given them.
     marks: DashMap<u64, SmallVec<[ConnectionId; 2]>>,
     flushers: Box<[Arc<Flusher>]>,
+    traits: Traits,
+    presence: Presence,
     draining: AtomicBool,
     max_rooms: usize,
     return_spread: Duration,
@@ -106,16 +145,25 @@ pub struct Publish<'a> {
 impl Hub {
     /// An empty hub, in which a connection may join so many rooms beside its personal one.
     /// `return_spread` is the time over which [`Hub::close_all`] spreads the clients' return, and
-    /// `workers` the number of threads that send: each is to drive one of [`Hub::flushers`].
-    pub fn new(max_rooms: usize, return_spread: Duration, workers: NonZeroUsize) -> Arc<Self> {
+    /// `workers` the number of threads that send: each is to drive one of [`Hub::flushers`], and one
+    /// of them [`Hub::presence`].
+    pub fn new(
+        max_rooms: usize,
+        return_spread: Duration,
+        workers: NonZeroUsize,
+        traits: Traits,
+        presence: Presence,
+    ) -> Arc<Self> {
         let first = Arc::new(Flusher::default());
         let others = (1..workers.get()).map(|_| Arc::default());
         Arc::new(Self {
             connections: DashMap::new(),
             rooms: DashMap::new(),
-            everyone: Arc::new(Room::new(None, Arc::clone(&first))),
+            everyone: Arc::new(Room::new(None, Arc::clone(&first), &RoomTraits::default(), &presence)),
             marks: DashMap::new(),
             flushers: std::iter::once(first).chain(others).collect(),
+            traits,
+            presence,
             draining: AtomicBool::new(false),
             max_rooms,
             return_spread,
@@ -127,21 +175,32 @@ impl Hub {
         &self.flushers
     }
 
+    /// When to announce who comes and goes.
+    pub fn presence(&self) -> &Presence {
+        &self.presence
+    }
+
     /// Puts a connection into the tables and into its personal room, whose events `flusher` sends.
-    /// It stays until the membership is dropped.
+    /// It stays until the membership is dropped. It shows its profile in every room for which
+    /// [`Entry::data`] says nothing else.
     pub fn enter(
         self: &Arc<Self>,
         id: ConnectionId,
         user: UserId,
         outbox: Arc<Outbox>,
         flusher: Arc<Flusher>,
+        profile: Option<Arc<RawValue>>,
     ) -> Membership {
-        let member = Arc::new(Member::new(id, user, outbox, flusher));
+        let member = Arc::new(Member::new(id, user, outbox, flusher, profile));
         self.connections.insert(id, Arc::clone(&member));
         let mut places = member.places();
-        places.enter(Arc::clone(&self.everyone), self.everyone.add(id, member.outbox(), None));
-        let (room, seat) = self.add(&RoomName::personal(member.user()), &member, None);
-        places.enter(room, seat);
+        // Neither has a limit but that of all seats: the fallback is never needed.
+        if let Ok(seat) = self.everyone.add(&member, Entry::default(), &self.presence) {
+            places.enter(Arc::clone(&self.everyone), seat, true);
+        }
+        if let Ok((room, seat)) = self.add(&RoomName::personal(member.user()), &member, Entry::default()) {
+            places.enter(room, seat, true);
+        }
         drop(places);
         // Whoever comes while everyone is sent away missed the call.
         if self.draining.load(Ordering::SeqCst) {
@@ -150,12 +209,12 @@ impl Hub {
         Membership::new(Arc::clone(self), member)
     }
 
-    /// Puts a member into a room, and says whether it was outside. If so, `told` reaches it before
-    /// the room's first event; if it was in already, nothing is told.
+    /// Puts a member into a room, and says whether it was outside. If it was in already, nothing
+    /// changes and nothing is told.
     ///
     /// # Errors
-    /// When the member is in too many rooms, or has left the hub.
-    pub fn join(&self, member: &Arc<Member>, room: &RoomName, told: Option<Frame>) -> Result<bool, JoinError> {
+    /// When the member is in too many rooms or has left the hub, or the room is full.
+    pub fn join(&self, member: &Arc<Member>, room: &RoomName, entry: Entry) -> Result<bool, JoinError> {
         let mut places = member.places();
         if places.left() {
             return Err(JoinError::Gone);
@@ -166,8 +225,9 @@ impl Hub {
         if places.joined() >= self.max_rooms {
             return Err(JoinError::TooManyRooms(self.max_rooms));
         }
-        let (room, seat) = self.add(room, member, told);
-        places.enter(room, seat);
+        let placed = entry.placed;
+        let (room, seat) = self.add(room, member, entry)?;
+        places.enter(room, seat, placed);
         Ok(true)
     }
 
@@ -177,8 +237,8 @@ impl Hub {
         // Held to the end: between two halves of a leaving, the member could enter again.
         let mut places = member.places();
         let Some(place) = places.find(room) else { return false };
-        let Place { room, seat } = places.leave(place);
-        if room.leave(seat) {
+        let Place { room, seat, .. } = places.leave(place);
+        if room.leave(seat, member, &self.presence) {
             self.forget(&room);
         }
         if let Some(told) = told {
@@ -248,6 +308,11 @@ impl Hub {
         }
     }
 
+    /// One connection, if there is such a one.
+    pub fn connection(&self, id: ConnectionId) -> Option<Arc<Member>> {
+        self.connections.get(&id).map(|member| Arc::clone(&member))
+    }
+
     /// The connections of a user.
     pub fn connections_of(&self, user: &UserId) -> Vec<Arc<Member>> {
         self.members_of(&RoomName::personal(user), usize::MAX).1
@@ -275,7 +340,7 @@ impl Hub {
 
     fn unmark(&self, id: ConnectionId, marks: &[u64]) {
         for mark in marks {
-            if let Entry::Occupied(mut ids) = self.marks.entry(*mark) {
+            if let Slot::Occupied(mut ids) = self.marks.entry(*mark) {
                 ids.get_mut().retain(|other| *other != id);
                 if ids.get().is_empty() {
                     ids.remove();
@@ -289,6 +354,45 @@ impl Hub {
         let Some(room) = self.room(room) else { return Default::default() };
         let (count, ids) = room.members(max);
         (count, self.named(&ids))
+    }
+
+    /// Who is in a room, if there are no more than `max` users in it.
+    pub fn users_in(&self, room: &RoomName, max: usize) -> Present {
+        self.room(room).map_or_else(Present::nobody, |room| self.present(room.inside(Some(max)), max))
+    }
+
+    /// Who is in a room, for one of its members: as many as [`RoomTraits::presence_limit`] says. Where
+    /// the room has presence, the list and the announcements after it fit together.
+    pub fn list_for_member(&self, room: &RoomName) -> Present {
+        self.room(room).map_or_else(Present::nobody, |room| self.present(room.inside(None), room.max_listed()))
+    }
+
+    fn present(&self, inside: Inside, max: usize) -> Present {
+        match inside {
+            Inside::Users(connections, users, members) => {
+                Present { users: Some(users), connections, members: members.map(by_name) }
+            }
+            Inside::Connections(connections, None) => Present { users: None, connections, members: None },
+            Inside::Connections(connections, Some(list)) => {
+                let list = self.by_user(list);
+                let users = Some(list.len());
+                Present { users, connections, members: Some(list).filter(|list| list.len() <= max).map(by_name) }
+            }
+        }
+    }
+
+    /// The users of connections, and what they show.
+    fn by_user(&self, connections: Vec<(ConnectionId, Data)>) -> Vec<PresentUser> {
+        let mut users: HashMap<UserId, PresentUser> = HashMap::new();
+        for (id, data) in connections {
+            let Some(member) = self.connection(id) else { continue };
+            let data = data.or_else(|| member.profile().cloned());
+            let user = users.entry(member.user().clone());
+            let user = user.or_insert_with_key(|user| PresentUser { user: user.clone(), connections: 0, data: None });
+            user.connections += 1;
+            user.data = data.or_else(|| user.data.take());
+        }
+        users.into_values().collect()
     }
 
     /// How much there is.
@@ -319,11 +423,22 @@ impl Hub {
 
     /// The room is made, if need be, under the same lock of the table under which empty ones are
     /// removed: nobody enters a room that is no longer there.
-    fn add(&self, name: &RoomName, member: &Arc<Member>, told: Option<Frame>) -> (Arc<Room>, usize) {
-        let room = self.rooms.entry(name.clone());
-        let room = room.or_insert_with(|| Arc::new(Room::new(Some(name.clone()), Arc::clone(member.flusher()))));
-        let seat = room.add(member.id(), member.outbox(), told);
-        (Arc::clone(&room), seat)
+    fn add(&self, name: &RoomName, member: &Arc<Member>, entry: Entry) -> Result<(Arc<Room>, u32), JoinError> {
+        let slot = self.rooms.entry(name.clone()).or_insert_with(|| {
+            let traits = if name.is_personal() { RoomTraits::default() } else { (self.traits)(name) };
+            Arc::new(Room::new(Some(name.clone()), Arc::clone(member.flusher()), &traits, &self.presence))
+        });
+        let seat = slot.add(member, entry, &self.presence);
+        let room = Arc::clone(&slot);
+        drop(slot);
+        match seat {
+            Ok(seat) => Ok((room, seat)),
+            Err(max) => {
+                // One that nobody may enter at all has been made in vain.
+                self.forget(&room);
+                Err(JoinError::RoomFull(max))
+            }
+        }
     }
 
     /// Takes a room that is empty out of the table, unless somebody has entered meanwhile.
@@ -337,8 +452,8 @@ impl Hub {
     fn leave_all(&self, member: &Arc<Member>) {
         let (places, marks) = member.places().leave_all();
         self.unmark(member.id(), &marks);
-        for Place { room, seat } in &places {
-            if room.remove(*seat) {
+        for Place { room, seat, .. } in &places {
+            if room.remove(*seat, member, &self.presence) {
                 self.forget(room);
             }
         }
@@ -354,7 +469,7 @@ impl Hub {
 
     /// Those of these connections that there are.
     fn named(&self, ids: &[ConnectionId]) -> Vec<Arc<Member>> {
-        ids.iter().filter_map(|id| self.connections.get(id).map(|member| Arc::clone(&member))).collect()
+        ids.iter().filter_map(|id| self.connection(*id)).collect()
     }
 
     /// The connections that a target stands for and, where that is cheap to know, how many of them
@@ -373,6 +488,12 @@ impl Hub {
             return (except, Some(inside.count()));
         }
         (except.and(rooms.iter().flat_map(|room| room.members(usize::MAX).1)), None)
+    }
+}
+
+impl Present {
+    fn nobody() -> Self {
+        Self { users: Some(0), connections: 0, members: Some(Vec::new()) }
     }
 }
 
@@ -408,7 +529,7 @@ fn deliver(event: &Event<'_>, members: &[Arc<Member>], except: &Except) -> usize
 }
 
 fn response<'a>(event: &'a Event<'_>, room: Option<&'a RoomName>) -> Response<'a> {
-    Response::Event { room, event: event.name, from: event.from, data: event.data }
+    Response::Event { room, event: event.name, from: event.from, data: event.data, reply_to: None }
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@
 //! main            arguments, signals          dev   a page and tokens to try it with
 //! server          binds, accepts, drains
 //! connection api  the two doors, which do not know each other
-//! revoke errand   what both do
+//! revoke errand inquiry   what both do
 //! hub  auth       who is where and fan-out · token, identity, may it?
 //! protocol  config  metrics
 //! clock
@@ -26,6 +26,7 @@ pub mod connection;
 pub mod dev;
 mod errand;
 pub mod hub;
+mod inquiry;
 pub mod metrics;
 pub mod protocol;
 mod revoke;

@@ -13,12 +13,16 @@ mod request;
 mod response;
 mod target;
 
-pub use backend::{BackendPublish, BlockRequest, RevocationRequest, Revoked, RoomRequest, TicketRequest};
+pub use backend::{
+    Asked, BackendPublish, BlockRequest, InquiryRequest, RevocationRequest, Revoked, RoomRequest, TicketRequest, Wait,
+};
 pub use close::{Close, CloseCode, Retry};
-pub use name::{ConnectionId, EventName, MAX_EVENT_BYTES, MAX_ROOM_BYTES, MAX_USER_BYTES, PERSONAL, RoomName, UserId};
+pub use name::{
+    ConnectionId, EventName, InquiryId, MAX_EVENT_BYTES, MAX_ROOM_BYTES, MAX_USER_BYTES, PERSONAL, RoomName, UserId,
+};
 pub use pattern::Pattern;
 pub use problem::Problem;
 pub use refusal::{ErrorCode, Refusal};
 pub use request::{Action, Bounds, Call, MAX_ID_BYTES, Proof, Publication, Request, RequestId};
-pub use response::{Frame, Response, end_of_frame};
+pub use response::{ArrivedUser, Frame, PresentUser, Response, end_of_frame};
 pub use target::Target;

@@ -31,8 +31,10 @@ use crate::clock::Clock;
 use crate::config::{Config, ConfigError, Limits};
 use crate::connection::{self, Admission, Door, GOODBYES_AT_ONCE, Handshake, Peer, Place, read_head};
 use crate::errand::Errands;
-use crate::hub::{Flusher, Hub};
+use crate::hub::{Flusher, Hub, Presence};
+use crate::inquiry::Inquiries;
 use crate::metrics::Metrics;
+use crate::protocol::RoomName;
 
 /// How long to wait after a failed `accept`. At the limit of file descriptors it fails at once
 /// and again, until some connection ends.
@@ -68,9 +70,12 @@ impl Gateway {
     pub fn new(config: Config) -> Result<Self, ConfigError> {
         config.check()?;
         let keys = ApiKeys::new(config.api_key.as_ref(), &config.api_keys)?;
-        let hub = Hub::new(config.limits.max_rooms, config.limits.return_spread, config.workers);
+        let (limits, rules) = (&config.limits, Arc::new(Rules::new(&config)));
+        let presence = Presence::new(config.clock.clone(), limits.presence_delay);
+        let rules_of_hub = Arc::clone(&rules);
+        let traits = Box::new(move |room: &RoomName| rules_of_hub.traits(room));
+        let hub = Hub::new(limits.max_rooms, limits.return_spread, config.workers, traits, presence);
         let authenticator = Arc::new(Authenticator::new(&config)?);
-        let rules = Arc::new(Rules::new(&config));
         let metrics = Arc::default();
         let backend = Arc::new(Backend::new(config.backend.as_ref(), &config.clock, &metrics)?);
         Ok(Self { config, hub, authenticator, rules, backend, metrics, keys })
@@ -109,12 +114,14 @@ impl Gateway {
                 tracing::error!(%error, number, "a worker could not be started; the others serve on");
             }
         }
-        let (hub_of_api, errands) = (Arc::clone(&hub), Arc::clone(&workers.errands));
-        let api = Api { keys, config, hub: hub_of_api, authenticator, rules, backend, errands, metrics };
+        let (hub_of_api, errands, inquiries) =
+            (Arc::clone(&hub), Arc::clone(&workers.errands), Arc::clone(&workers.inquiries));
+        let api = Api { keys, config, hub: hub_of_api, authenticator, rules, backend, errands, inquiries, metrics };
         let backend_door = Http::backend(api::routes(Arc::new(api)), clock.clone());
         tasks.spawn(accept(listeners.backend, backend_door, tasks.clone(), stopping.clone()));
         let [first, ..] = hub.flushers() else { return };
         let _flushing = AbortOnDropHandle::new(tokio::spawn(flush(Arc::clone(first))));
+        let _announcing = AbortOnDropHandle::new(tokio::spawn(announce(Arc::clone(&hub), clock.clone())));
         workers.accept(listeners.public, first);
 
         shutdown.await;
@@ -141,6 +148,7 @@ struct Workers {
     page: Option<String>,
     authenticator: Arc<Authenticator>,
     attempts: Arc<Attempts>,
+    inquiries: Arc<Inquiries>,
     metrics: Arc<Metrics>,
     admission: Arc<Admission>,
     rules: Arc<Rules>,
@@ -167,6 +175,7 @@ impl Workers {
             page: config.page.clone(),
             authenticator: Arc::clone(authenticator),
             attempts: Arc::new(Attempts::new(config.limits.max_failures, config.clock.clone())),
+            inquiries: Arc::default(),
             metrics: Arc::clone(metrics),
             admission: Arc::new(admission),
             rules: Arc::clone(rules),
@@ -189,6 +198,7 @@ impl Workers {
             flusher: Arc::clone(flusher),
             authenticator: Arc::clone(&self.authenticator),
             attempts: Arc::clone(&self.attempts),
+            inquiries: Arc::clone(&self.inquiries),
             metrics: Arc::clone(&self.metrics),
             admission: Arc::clone(&self.admission),
             rules: Arc::clone(&self.rules),
@@ -231,6 +241,20 @@ async fn flush(flusher: Arc<Flusher>) {
     loop {
         poll_fn(|cx| flusher.poll_turn(cx)).await;
         tokio::task::yield_now().await;
+    }
+}
+
+/// Announces who comes into rooms and leaves them when that is due, a turn at a time.
+async fn announce(hub: Arc<Hub>, clock: Clock) {
+    let presence = hub.presence();
+    loop {
+        let next = presence.turn();
+        tokio::task::yield_now().await;
+        let earlier = poll_fn(|cx| presence.poll_earlier(cx, next));
+        match next {
+            Some(next) => tokio::select! { () = clock.sleep_until(next) => {}, () = earlier => {} },
+            None => earlier.await,
+        }
     }
 }
 

@@ -47,6 +47,38 @@ pub(super) struct RoomBody {
     room: String,
 }
 
+/// An event that clients answer.
+#[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct InquiryBody {
+    to: AskedBody,
+    event: EventName,
+    /// Any JSON, passed on byte for byte; `null`, if it is missing.
+    data: Option<Value>,
+    /// For how many seconds to wait; 5, if it is missing.
+    #[schema(exclusive_minimum = 0, maximum = 60)]
+    timeout: Option<f64>,
+    wait: Option<WaitBody>,
+}
+
+/// Whose answers to wait for; all, if it is missing.
+#[derive(ToSchema)]
+#[schema(as = Wait)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum WaitBody {
+    All,
+    First,
+}
+
+/// Who is asked: all connections of a user, or one connection.
+#[derive(ToSchema)]
+#[schema(as = Asked, min_properties = 1, max_properties = 1)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AskedBody {
+    user: Option<UserId>,
+    connection: Option<ConnectionId>,
+}
+
 /// For whom a ticket is, and what the connection may do that is made with it.
 #[derive(ToSchema)]
 #[serde(deny_unknown_fields)]

@@ -161,10 +161,12 @@ fn problems() -> Value {
 }
 
 /// Codes that only the public door gives.
-const NOT_HERE: [ErrorCode; 17] = [
+const NOT_HERE: [ErrorCode; 19] = [
     ErrorCode::UnknownType,
     ErrorCode::NotJoined,
     ErrorCode::TooManyRooms,
+    ErrorCode::RoomFull,
+    ErrorCode::NotAsked,
     ErrorCode::DataTooLarge,
     ErrorCode::TooFast,
     ErrorCode::TooManyPending,
@@ -276,21 +278,28 @@ described!(ConnectionId, ObjectBuilder::new().schema_type(Type::String).pattern(
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+    use std::time::Duration;
 
     use super::*;
-    use crate::auth::Authenticator;
-    use crate::config::{Config, Secret};
-    use crate::hub::Hub;
+    use crate::auth::{Authenticator, Rules};
+    use crate::backend::Backend;
+    use crate::config::{Config, RoomTraits, Secret};
+    use crate::hub::{Hub, Presence};
 
     /// axum tells nobody its routes but whoever prints them.
     #[test]
     fn every_route_is_described() {
         let config = Config::new(Secret::new("a-secret-of-32-bytes-for-this-test"), Secret::new("0123456789abcdef"));
+        let (metrics, presence) = (Arc::default(), Presence::new(config.clock.clone(), Duration::ZERO));
         let api = Api {
             keys: super::super::ApiKeys::new(config.api_key.as_ref(), &[]).unwrap(),
-            hub: Hub::new(1, std::time::Duration::ZERO, config.workers),
+            hub: Hub::new(1, Duration::ZERO, config.workers, Box::new(|_| RoomTraits::default()), presence),
             authenticator: Arc::new(Authenticator::new(&config).unwrap()),
-            metrics: Arc::default(),
+            rules: Arc::new(Rules::new(&config)),
+            backend: Arc::new(Backend::new(None, &config.clock, &metrics).unwrap()),
+            errands: Arc::default(),
+            inquiries: Arc::default(),
+            metrics,
             config,
         };
         let printed = format!("{:?}", super::super::routes(Arc::new(api)));

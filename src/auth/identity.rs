@@ -106,6 +106,11 @@ impl Identity {
         self.details.as_ref().map(|details| Arc::clone(&details.claims)).unwrap_or_default()
     }
 
+    /// What others in the same rooms may see of the user.
+    pub fn profile(&self) -> Option<Arc<RawValue>> {
+        self.details.as_ref()?.profile.clone()
+    }
+
     /// Whether another identity of the same user says the same, but for when it was issued and ends.
     pub fn says_as_much_as(&self, other: &Self) -> bool {
         let lasting = |identity: &Self| {

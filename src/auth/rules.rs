@@ -3,7 +3,7 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::config::{Access, Asker, Config, Placeholder, RoomRule};
+use crate::config::{Access, Asker, Config, Placeholder, RoomRule, RoomTraits};
 use crate::protocol::RoomName;
 
 use super::grants::Permission;
@@ -72,9 +72,11 @@ impl Rules {
         self.of(identity).iter().enumerate().find(|(_, rule)| rule.pattern.matches(room, identity))
     }
 
-    /// The rule that holds for a room itself, whoever is in it: the first that it matches for anybody.
-    pub fn rule_of(&self, room: &RoomName) -> Option<&RoomRule> {
-        self.members.iter().chain(&self.guests).find(|rule| rule.pattern.matches_for_somebody(room))
+    /// What holds for a room itself, whoever is in it: by the first rule that it matches for anybody.
+    pub fn traits(&self, room: &RoomName) -> RoomTraits {
+        let mut rules = self.members.iter().chain(&self.guests);
+        let rule = rules.find(|rule| rule.pattern.matches_for_somebody(room));
+        rule.map(RoomRule::traits).unwrap_or_default()
     }
 
     /// Whether somebody may do something in a room.
@@ -174,7 +176,7 @@ fn verb(permission: Permission) -> &'static str {
     match permission {
         Permission::Join => "join",
         Permission::Publish => "publish in",
-        Permission::Members => "see the members of",
+        Permission::Members => "list the members of",
     }
 }
 

@@ -107,6 +107,9 @@ pub struct Limits {
     /// Members that one look-up of a room lists
     #[arg(long, env = "WSGATE_MAX_LISTED_MEMBERS", default_value_t = Self::DEFAULT.max_listed_members)]
     pub max_listed_members: usize,
+    /// How long a user has to be away from a room before its members are told; the least time between two counts of a large room
+    #[arg(long, env = "WSGATE_PRESENCE_DELAY", value_parser = humantime::parse_duration, default_value = "3s")]
+    pub presence_delay: Duration,
     /// Time over which clients are told to spread their return after a shutdown
     #[arg(long, env = "WSGATE_RETURN_SPREAD", value_parser = humantime::parse_duration, default_value = "5s")]
     pub return_spread: Duration,
@@ -148,6 +151,7 @@ impl Limits {
         max_body_bytes: 256 * 1024,
         body_timeout: Duration::from_secs(10),
         max_listed_members: 10_000,
+        presence_delay: Duration::from_secs(3),
         return_spread: Duration::from_secs(5),
         drain_timeout: Duration::from_secs(10),
     };
@@ -205,6 +209,7 @@ impl Limits {
         between("pong_timeout", self.pong_timeout, instant, MAX_DURATION)?;
         between("close_timeout", self.close_timeout, instant, MAX_DURATION)?;
         between("body_timeout", self.body_timeout, instant, MAX_DURATION)?;
+        between("presence_delay", self.presence_delay, instant, MAX_DURATION)?;
         between("return_spread", self.return_spread, Duration::ZERO, MAX_DURATION)?;
         between("drain_timeout", self.drain_timeout, instant, MAX_DURATION)
     }

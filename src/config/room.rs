@@ -53,6 +53,24 @@ pub struct RoomRule {
     pub line: Option<usize>,
 }
 
+/// What holds for a room itself, whoever is in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RoomTraits {
+    /// How many connections may be in it; `usize::MAX` for no limit.
+    pub max_members: usize,
+    /// Whether its members are told who comes and goes.
+    pub presence: bool,
+    /// How many users its members are told of by name; of more, only the number. It also bounds
+    /// the list that a member gets who asks for it.
+    pub presence_limit: usize,
+}
+
+impl Default for RoomTraits {
+    fn default() -> Self {
+        Self { max_members: usize::MAX, presence: false, presence_limit: PRESENCE_LIMIT }
+    }
+}
+
 /// How it is decided whether something may be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
@@ -127,6 +145,12 @@ impl RoomRule {
             presence_limit: PRESENCE_LIMIT,
             line: None,
         }
+    }
+
+    /// What it says of the rooms themselves.
+    pub fn traits(&self) -> RoomTraits {
+        let Self { max_members, presence, presence_limit, .. } = *self;
+        RoomTraits { max_members: max_members.unwrap_or(usize::MAX), presence, presence_limit }
     }
 
     /// Whether the backend is asked for anything.

@@ -17,7 +17,8 @@ use crate::backend::{self, Event, Verdict};
 use crate::errand::{ERRAND, RECHECK};
 use crate::hub::{Full, Member, Membership};
 use crate::protocol::{
-    Action, Bounds, Close, CloseCode, ConnectionId, ErrorCode, Refusal, Request, RequestId, Response, RoomName, UserId,
+    Action, Bounds, Close, CloseCode, ConnectionId, ErrorCode, InquiryId, Refusal, Request, RequestId, Response,
+    RoomName,
 };
 
 use super::Door;
@@ -113,7 +114,10 @@ impl From<Refusal> for Undone {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        // Whoever asks is not to wait for somebody who has gone.
+        // Whoever asks is not to wait for somebody who has gone. It has left the hub first: whoever asks
+        // from now on does not find it, or sees that it has left.
+        self.membership.end();
+        self.door.inquiries.lose(self.member().id());
         if self.member().take_notices() & ERRAND != 0 {
             drop(self.door.errands.take(self.member().id()));
         }
@@ -151,7 +155,8 @@ impl Session {
         if answer_to.is_some() {
             outbox.push(Response::renewed(answer_to, expires_at, expires_in).frame());
         }
-        let membership = door.hub.enter(id, identity.user.clone(), outbox, Arc::clone(&door.flusher));
+        let membership =
+            door.hub.enter(id, identity.user.clone(), outbox, Arc::clone(&door.flusher), identity.profile());
         let mut session = Box::new(Self {
             warn_at: None,
             look_at: door.clock.now(),
@@ -319,7 +324,9 @@ impl Session {
             Action::Join { room } => self.join(id, &room),
             Action::Leave { room } => Ok(self.leave(id, &room)?),
             Action::Publish(publication) => self.publish(id, &publication, verdicts),
+            Action::Members { room } => self.members(id, &room),
             Action::Call(call) => Ok(self.call(id, call)?),
+            Action::Answer { reply_to, data } => Ok(self.answer(id, reply_to, data)?),
             Action::Ping => {
                 self.say(&Response::done(id));
                 Ok(())
@@ -363,6 +370,18 @@ impl Session {
         }
         if !self.identity.says_as_much_as(&replaced) {
             self.recheck();
+        }
+        Ok(())
+    }
+
+    /// Hands an answer to the backend that has asked.
+    fn answer(&self, id: Option<RequestId<'_>>, reply_to: InquiryId, data: &RawValue) -> Result<(), Refusal> {
+        self.door
+            .inquiries
+            .answer(reply_to, self.member().id(), data)
+            .map_err(|error| Refusal::of(ErrorCode::NotAsked, "reply_to", error.to_string()))?;
+        if id.is_some() {
+            self.say(&Response::done(id));
         }
         Ok(())
     }

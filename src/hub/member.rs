@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
+use serde_json::value::RawValue;
 
 use crate::protocol::{ConnectionId, RoomName, UserId};
 
@@ -12,11 +13,16 @@ use super::flusher::Flusher;
 use super::outbox::Outbox;
 use super::room::Room;
 
+/// The rooms that every member is in: the one of everyone, and the personal one.
+const ALWAYS: usize = 2;
+
 /// One connection: who it is, how it is reached, and where it is.
 pub struct Member {
     id: ConnectionId,
     user: UserId,
     outbox: Arc<Outbox>,
+    /// What it shows in every room in which it shows nothing else.
+    profile: Option<Arc<RawValue>>,
     /// Who sends the events of the rooms that it is the first in.
     flusher: Arc<Flusher>,
     places: Mutex<Places>,
@@ -37,7 +43,9 @@ pub(super) struct Places {
 /// A seat in a room.
 pub(super) struct Place {
     pub(super) room: Arc<Room>,
-    pub(super) seat: usize,
+    pub(super) seat: u32,
+    /// Whether a backend has put it there.
+    pub(super) placed: bool,
 }
 
 /// The right to be in the hub. Leaving is its `Drop`: there is no way to forget it.
@@ -47,8 +55,14 @@ pub struct Membership {
 }
 
 impl Member {
-    pub(super) fn new(id: ConnectionId, user: UserId, outbox: Arc<Outbox>, flusher: Arc<Flusher>) -> Self {
-        Self { id, user, outbox, flusher, places: Mutex::default(), notices: AtomicU8::new(0) }
+    pub(super) fn new(
+        id: ConnectionId,
+        user: UserId,
+        outbox: Arc<Outbox>,
+        flusher: Arc<Flusher>,
+        profile: Option<Arc<RawValue>>,
+    ) -> Self {
+        Self { id, user, outbox, profile, flusher, places: Mutex::default(), notices: AtomicU8::new(0) }
     }
 
     /// The connection's id.
@@ -64,6 +78,11 @@ impl Member {
     /// What waits to be written to it.
     pub fn outbox(&self) -> &Arc<Outbox> {
         &self.outbox
+    }
+
+    /// What it shows of itself in every room in which it shows nothing else.
+    pub fn profile(&self) -> Option<&Arc<RawValue>> {
+        self.profile.as_ref()
     }
 
     /// How many rooms it is in, the personal one not counted.
@@ -93,9 +112,17 @@ impl Member {
         self.places().places.iter().filter_map(|place| place.room.name().cloned()).collect()
     }
 
-    /// The rooms that it is in, the personal one left out.
+    /// The rooms that it has joined by its own wish: no backend has put it there, nor is it the
+    /// personal one.
     pub fn joined_rooms(&self) -> Vec<RoomName> {
-        self.places().places.iter().skip(2).filter_map(|place| place.room.name().cloned()).collect()
+        let places = self.places();
+        let own = places.places.iter().skip(ALWAYS).filter(|place| !place.placed);
+        own.filter_map(|place| place.room.name().cloned()).collect()
+    }
+
+    /// Whether it has left the hub.
+    pub fn has_left(&self) -> bool {
+        self.places().left()
     }
 
     /// Whether it is in a room.
@@ -120,7 +147,7 @@ impl Places {
 
     /// How many rooms, the personal one and the one of everyone not counted.
     pub(super) fn joined(&self) -> usize {
-        self.places.len().saturating_sub(2)
+        self.places.len().saturating_sub(ALWAYS)
     }
 
     pub(super) fn find(&self, room: &RoomName) -> Option<usize> {
@@ -131,12 +158,12 @@ impl Places {
         self.places.iter().any(|place| Arc::ptr_eq(&place.room, room))
     }
 
-    pub(super) fn enter(&mut self, room: Arc<Room>, seat: usize) {
+    pub(super) fn enter(&mut self, room: Arc<Room>, seat: u32, placed: bool) {
         if self.places.is_empty() {
-            // Everyone's, the personal one, and as a rule one more.
-            self.places.reserve_exact(3);
+            // As a rule one more.
+            self.places.reserve_exact(ALWAYS + 1);
         }
-        self.places.push(Place { room, seat });
+        self.places.push(Place { room, seat, placed });
     }
 
     pub(super) fn leave(&mut self, place: usize) -> Place {
@@ -175,10 +202,15 @@ impl Membership {
     pub fn member(&self) -> &Arc<Member> {
         &self.member
     }
+
+    /// Leaves the hub now, for whoever has something to do after that; again changes nothing.
+    pub fn end(&self) {
+        self.hub.leave_all(&self.member);
+    }
 }
 
 impl Drop for Membership {
     fn drop(&mut self) {
-        self.hub.leave_all(&self.member);
+        self.end();
     }
 }

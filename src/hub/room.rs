@@ -1,17 +1,23 @@
 //! One room: its members, the one order of its events, and those that are on their way.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Instant;
 
 use parking_lot::{Mutex, MutexGuard};
+use serde_json::value::RawValue;
 use slab::Slab;
 
-use crate::protocol::{ConnectionId, Frame, RoomName};
+use crate::config::RoomTraits;
+use crate::protocol::{ConnectionId, PresentUser, RoomName};
 
+use super::Entry;
 use super::batch::{Batch, Except};
 use super::flusher::Flusher;
+use super::member::Member;
 use super::outbox::Outbox;
+use super::presence::{Crowd, Data, Plan, Presence};
 
 /// Events that go out together have so many bytes at most, unless a single one has more: a member
 /// that takes only a part of a batch keeps the whole of it.
@@ -37,6 +43,18 @@ pub(super) struct State {
     next: u64,
     /// Boxed, because most rooms are idle.
     flow: Option<Box<Flow>>,
+    /// Boxed, because most rooms have none of it: every user has a room.
+    special: Option<Box<Special>>,
+}
+
+/// What only some rooms have.
+#[derive(Default)]
+struct Special {
+    traits: RoomTraits,
+    /// The users, if the room has presence.
+    crowd: Option<Crowd>,
+    /// What members show in this room, by their seats, where it has no presence.
+    data: HashMap<u32, Arc<RawValue>>,
 }
 
 /// What is needed of a member to send to it, all in one place: the walk over a large room waits for
@@ -70,10 +88,22 @@ struct Walk {
 /// Members of a room to send to: who, how, and from which event on.
 pub(super) type Slice = Vec<(ConnectionId, Arc<Outbox>, u64)>;
 
+/// Who is in a room: all of them, as many as were asked for, or none if there are more.
+pub(super) enum Inside {
+    /// By connection, with what each shows in this room.
+    Connections(usize, Option<Vec<(ConnectionId, Data)>>),
+    /// By user: how many, and the number of connections before them.
+    Users(usize, usize, Option<Vec<PresentUser>>),
+}
+
 impl Room {
-    pub(super) fn new(name: Option<RoomName>, flusher: Arc<Flusher>) -> Self {
+    pub(super) fn new(name: Option<RoomName>, flusher: Arc<Flusher>, traits: &RoomTraits, presence: &Presence) -> Self {
+        let special = (*traits != RoomTraits::default()).then(|| {
+            let crowd = traits.presence.then(|| presence.crowd(traits.presence_limit));
+            Box::new(Special { traits: *traits, crowd, data: HashMap::new() })
+        });
         // Most rooms are personal, and most users have one connection.
-        let state = State { seats: Slab::with_capacity(1), next: 0, flow: None };
+        let state = State { seats: Slab::with_capacity(1), next: 0, flow: None, special };
         Self { name, flusher, sending: Mutex::default(), state: Mutex::new(state) }
     }
 
@@ -83,30 +113,45 @@ impl Room {
 
     /// Adds a member, and gives the key of its seat. What it is told is in its outbox before any
     /// event of the room.
-    pub(super) fn add(&self, id: ConnectionId, outbox: &Arc<Outbox>, told: Option<Frame>) -> usize {
+    ///
+    /// # Errors
+    /// As many members are in it as there may be: how many that are.
+    pub(super) fn add(self: &Arc<Self>, member: &Member, entry: Entry, presence: &Presence) -> Result<u32, usize> {
         let mut state = self.state.lock();
-        if let Some(told) = told {
-            outbox.push(told);
+        let max = state.traits().max_members;
+        // Seats have numbers of 32 bits.
+        if state.seats.len() >= u32::MAX as usize || state.seats.len() >= max {
+            return Err(max);
         }
-        let since = state.next;
-        state.seats.insert(Seat { id, outbox: Arc::clone(outbox), since })
+        if let Some(told) = entry.told {
+            member.outbox().push(told);
+        }
+        let (seat, plan) = state.seat(member, entry.data, presence);
+        drop(state);
+        if let Some(plan) = plan {
+            presence.plan(self, plan);
+        }
+        Ok(seat)
     }
 
     /// Takes a member from its seat, and says whether the room is empty now. Events that are on
     /// their way to it are lost: for a connection that has ended.
-    pub(super) fn remove(&self, seat: usize) -> bool {
+    pub(super) fn remove(self: &Arc<Self>, seat: u32, member: &Member, presence: &Presence) -> bool {
         let mut state = self.state.lock();
         // Dropped when the lock is not held any more: it may be the last of its connection.
-        let left = state.seats.try_remove(seat);
+        let (left, plan) = state.unseat(seat, member, presence);
         let empty = state.seats.is_empty();
         drop(state);
         drop(left);
+        if let Some(plan) = plan {
+            presence.plan(self, plan);
+        }
         empty
     }
 
     /// Sends a member what is on its way to it, takes it from its seat, and says whether the room is
     /// empty now. Nothing of the room comes to it any more.
-    pub(super) fn leave(&self, seat: usize) -> bool {
+    pub(super) fn leave(self: &Arc<Self>, seat: u32, member: &Member, presence: &Presence) -> bool {
         let mut state = self.state.lock();
         let mut sending = None;
         if state.flow.is_some() {
@@ -115,13 +160,55 @@ impl Room {
             state = self.state.lock();
             state.catch_up(seat);
         }
-        state.seats.try_remove(seat);
+        let (_left, plan) = state.unseat(seat, member, presence);
         drop(sending);
-        state.seats.is_empty()
+        let empty = state.seats.is_empty();
+        drop(state);
+        if let Some(plan) = plan {
+            presence.plan(self, plan);
+        }
+        empty
+    }
+
+    /// Announces who has come and gone, if that was planned for `at`, and says when to come again.
+    pub(super) fn announce(self: &Arc<Self>, at: Instant, now: Instant) -> Option<Plan> {
+        let mut state = self.state.lock();
+        let is_full = state.is_full();
+        let (news, plan) = state.special.as_mut()?.crowd.as_mut()?.look(at, now, is_full);
+        if let (Some(news), Some(name)) = (news, self.name()) {
+            let first = state.publish(news.bytes(), Except::Nobody, |out| news.response(name).append_to(out));
+            self.flush_later(state, first);
+        }
+        plan
+    }
+
+    /// Who is in the room, if there are no more than `max` users; without it, as many as a member
+    /// may be given, who is given it now.
+    pub(super) fn inside(&self, max: Option<usize>) -> Inside {
+        let mut state = self.state.lock();
+        let connections = state.len();
+        let limit = max.unwrap_or(state.traits().presence_limit);
+        let State { seats, special, .. } = &mut *state;
+        let (crowd, data) = special.as_deref_mut().map(|special| (&mut special.crowd, &special.data)).unzip();
+        let Some(crowd) = crowd.and_then(Option::as_mut) else {
+            let shown = |seat| data.and_then(|data| data.get(&seat).cloned());
+            let list = || seats.iter().map(|(key, seat)| (seat.id, shown(key as u32))).collect();
+            return Inside::Connections(connections, (connections <= limit.saturating_mul(4)).then(list));
+        };
+        let list = (crowd.len() <= limit).then(|| crowd.list());
+        if max.is_none() && list.is_some() {
+            crowd.has_listed();
+        }
+        Inside::Users(connections, crowd.len(), list)
+    }
+
+    /// How many users a member gets listed who asks.
+    pub(super) fn max_listed(&self) -> usize {
+        self.state.lock().traits().presence_limit
     }
 
     /// Sends one member what is on its way to it now, before anything else happens to it.
-    pub(super) fn catch_up(&self, seat: usize) {
+    pub(super) fn catch_up(&self, seat: u32) {
         if self.state.lock().flow.is_none() {
             return;
         }
@@ -188,6 +275,10 @@ impl State {
         self.seats.len()
     }
 
+    fn traits(&self) -> RoomTraits {
+        self.special.as_ref().map(|special| special.traits).unwrap_or_default()
+    }
+
     pub(super) fn ids(&self) -> impl Iterator<Item = ConnectionId> {
         self.seats.iter().map(|(_, seat)| seat.id)
     }
@@ -210,10 +301,36 @@ impl State {
         first
     }
 
+    /// Gives a member a seat, and says when the crowd is to be looked at, if it is.
+    fn seat(&mut self, member: &Member, data: Data, presence: &Presence) -> (u32, Option<Plan>) {
+        let since = self.next;
+        // A key is below the largest number of seats that there ever were, and that is bounded.
+        let seat = self.seats.insert(Seat { id: member.id(), outbox: Arc::clone(member.outbox()), since }) as u32;
+        if self.special.is_none() && data.is_none() {
+            return (seat, None);
+        }
+        let special = self.special.get_or_insert_default();
+        if let Some(crowd) = &mut special.crowd {
+            let data = data.or_else(|| member.profile().cloned());
+            return (seat, crowd.enter(member.user(), seat, data, presence.now()));
+        }
+        special.data.extend(data.map(|data| (seat, data)));
+        (seat, None)
+    }
+
+    /// Takes a member from its seat, and says when the crowd is to be looked at, if it is.
+    fn unseat(&mut self, seat: u32, member: &Member, presence: &Presence) -> (Option<Seat>, Option<Plan>) {
+        let left = self.seats.try_remove(seat as usize);
+        let Some(special) = &mut self.special else { return (left, None) };
+        special.data.remove(&seat);
+        let plan = special.crowd.as_mut().and_then(|crowd| crowd.leave(member.user(), seat, presence.now()));
+        (left, plan)
+    }
+
     /// Sends one member what is on its way to it; nothing must be being sent.
-    fn catch_up(&mut self, seat: usize) {
-        let Self { seats, next, flow: Some(flow) } = self else { return };
-        let Some(Seat { id, outbox, since }) = seats.get_mut(seat) else { return };
+    fn catch_up(&mut self, seat: u32) {
+        let Self { seats, next, flow: Some(flow), .. } = self else { return };
+        let Some(Seat { id, outbox, since }) = seats.get_mut(seat as usize) else { return };
         if let Some(Walk { batch, .. }) = &flow.walk
             && *since < batch.end()
         {

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use serde_json::value::RawValue;
 
 use super::*;
+use crate::clock::{Clock, ManualClock};
 
 /// A wire that keeps what is written to it, and counts the system calls that a socket would take.
 #[derive(Default)]
@@ -69,16 +70,17 @@ fn context() -> Context<'static> {
 }
 
 fn hub() -> Arc<Hub> {
-    Hub::new(10, Duration::ZERO, NonZeroUsize::MIN)
+    let presence = Presence::new(Clock::system(), Duration::from_secs(3));
+    Hub::new(10, Duration::ZERO, NonZeroUsize::MIN, Box::new(|_| RoomTraits::default()), presence)
 }
 
 fn listener(hub: &Arc<Hub>, user: &str, rooms: &[&str]) -> Listener {
     let tape = Arc::<Tape>::default();
     let outbox = Arc::new(Outbox::new(1024 * 1024, Arc::clone(&tape)));
     let id = ConnectionId::random().unwrap();
-    let membership = hub.enter(id, user.parse().unwrap(), outbox, Arc::clone(&hub.flushers()[0]));
+    let membership = hub.enter(id, user.parse().unwrap(), outbox, Arc::clone(&hub.flushers()[0]), None);
     for room in rooms {
-        assert!(hub.join(membership.member(), &room.parse().unwrap(), None).unwrap());
+        assert!(hub.join(membership.member(), &room.parse().unwrap(), Entry::default()).unwrap());
     }
     Listener { membership, tape }
 }
@@ -249,4 +251,277 @@ fn a_member_that_takes_nothing_holds_up_nobody_and_costs_its_bound() {
     }
     assert_eq!(fast.heard().len(), 100);
     assert_eq!(slow.member().outbox().close_reason().unwrap().code, CloseCode::TooSlow);
+}
+
+/// A hub whose rooms have presence, and the clock that it goes by.
+fn hub_with(traits: RoomTraits) -> (Arc<Hub>, Clock, ManualClock) {
+    let (clock, time) = Clock::manual();
+    let presence = Presence::new(clock.clone(), Duration::from_secs(3));
+    (Hub::new(10, Duration::ZERO, NonZeroUsize::MIN, Box::new(move |_| traits), presence), clock, time)
+}
+
+const PRESENCE: RoomTraits = RoomTraits { max_members: usize::MAX, presence: true, presence_limit: 100 };
+
+impl Listener {
+    /// The announcements that it has been sent, in their order.
+    fn told(&self) -> Vec<serde_json::Value> {
+        let _written = self.membership.member().outbox().poll_write(&mut context());
+        let written = self.tape.written.lock();
+        let (mut rest, mut told) = (&written[..], Vec::new());
+        while let [0x81, length, after @ ..] = rest {
+            let (header, length) = match *length {
+                126 => (2, usize::from(u16::from_be_bytes([after[0], after[1]]))),
+                127 => (8, u64::from_be_bytes(after[..8].try_into().unwrap()) as usize),
+                short => (0, usize::from(short)),
+            };
+            let message: serde_json::Value = serde_json::from_slice(&after[header..header + length]).unwrap();
+            if message["type"] == "presence" {
+                told.push(message);
+            }
+            rest = &after[header + length..];
+        }
+        told
+    }
+}
+
+/// Announces all that is due, and sends it.
+fn announce(hub: &Hub, clock: &Clock) {
+    while hub.presence().turn().is_some_and(|next| next <= clock.now()) {}
+    flush(hub);
+}
+
+fn raw(json: &str) -> Option<Arc<RawValue>> {
+    Some(RawValue::from_string(json.to_owned()).unwrap().into())
+}
+
+/// A set of users as a client keeps it that believes what it is told.
+#[derive(Default)]
+struct Believer {
+    users: std::collections::BTreeSet<String>,
+    count: usize,
+    heard: usize,
+}
+
+impl Believer {
+    fn hear(&mut self, told: &[serde_json::Value]) {
+        let name = |user: &serde_json::Value| user.as_str().unwrap().to_owned();
+        for message in &told[self.heard..] {
+            if let Some(members) = message["members"].as_array() {
+                self.users = members.iter().map(|member| name(&member["user"])).collect();
+            }
+            let none = Vec::new();
+            self.users.extend(message["joined"].as_array().unwrap_or(&none).iter().map(|user| name(&user["user"])));
+            for user in message["left"].as_array().unwrap_or(&none) {
+                self.users.remove(user.as_str().unwrap());
+            }
+            self.count = message["users"].as_u64().unwrap() as usize;
+        }
+        self.heard = told.len();
+    }
+}
+
+/// Numbers that are the same in every run.
+struct Dice(u64);
+
+impl Dice {
+    fn throw(&mut self, sides: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % sides
+    }
+}
+
+#[test]
+fn whatever_happens_who_believes_the_announcements_ends_with_what_is_true() {
+    for seed in 1..200 {
+        let mut dice = Dice(seed);
+        let (hub, clock, time) = hub_with(RoomTraits { presence_limit: 4, ..PRESENCE });
+        let room: RoomName = "a".parse().unwrap();
+        let observer = listener(&hub, "observer", &["a"]);
+        let (mut believer, mut others) = (Believer::default(), Vec::new());
+        for _ in 0..20 + dice.throw(80) {
+            match dice.throw(6) {
+                0 | 1 => others.push(listener(&hub, &format!("u{}", dice.throw(5)), &["a"])),
+                2 if !others.is_empty() => drop(others.swap_remove(dice.throw(others.len() as u64) as usize)),
+                3 => time.advance(Duration::from_millis(dice.throw(300))),
+                4 => time.advance(Duration::from_millis(dice.throw(3000))),
+                5 => {
+                    flush(&hub);
+                    believer.hear(&observer.told());
+                    if let Some(members) = hub.list_for_member(&room).members {
+                        believer.users = members.iter().map(|member| member.user.to_string()).collect();
+                    }
+                }
+                _ => announce(&hub, &clock),
+            }
+        }
+        others.truncate(dice.throw(12) as usize);
+        for _ in 0..10 {
+            time.advance(Duration::from_secs(1));
+            announce(&hub, &clock);
+        }
+        believer.hear(&observer.told());
+        let there = others.iter().chain([&observer]).map(|other| other.member().user().to_string());
+        let there: std::collections::BTreeSet<String> = there.collect();
+        assert_eq!(believer.count, there.len(), "with seed {seed}");
+        if there.len() <= 4 {
+            assert_eq!(believer.users, there, "with seed {seed}");
+        }
+        assert_eq!(hub.presence().turn(), None, "nothing is left to be done");
+    }
+}
+
+#[test]
+fn what_a_full_room_cannot_take_is_announced_later() {
+    let (hub, clock, time) = hub_with(PRESENCE);
+    let [alice, _bob] = ["alice", "bob"].map(|user| listener(&hub, user, &["a"]));
+    let data = RawValue::from_string(format!("\"{}\"", "x".repeat(60_000))).unwrap();
+    let (to, nobody, name) = (room("a"), Target::default(), "e".parse().unwrap());
+    let event = Event { to: &to, except: &nobody, name: &name, from: None, data: &data };
+    while hub.try_publish(&event, None).is_ok() {}
+    time.advance(Duration::from_millis(200));
+    let next = hub.presence().turn();
+    assert_eq!(next, Some(clock.now() + Duration::from_millis(200)), "it comes again");
+    flush(&hub);
+    assert!(alice.told().is_empty());
+    time.advance(Duration::from_millis(200));
+    announce(&hub, &clock);
+    assert_eq!(alice.told()[0]["joined"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn users_who_show_much_are_announced_in_several_messages() {
+    let (hub, clock, time) = hub_with(RoomTraits { presence_limit: 20, ..PRESENCE });
+    let alice = listener(&hub, "alice", &["a"]);
+    let large = raw(&format!("\"{}\"", "x".repeat(6000)));
+    let join = |number: u32| {
+        let bob = listener(&hub, &format!("bob{number}"), &[]);
+        let entry = Entry { data: large.clone(), ..Entry::default() };
+        assert!(hub.join(bob.member(), &"a".parse().unwrap(), entry).unwrap());
+        bob
+    };
+    let mut others: Vec<Listener> = (0..19).map(join).collect();
+    time.advance(Duration::from_millis(200));
+    announce(&hub, &clock);
+    let mut believer = Believer::default();
+    believer.hear(&alice.told());
+    assert_eq!((believer.users.len(), believer.count), (20, 20));
+    assert!(believer.heard > 4, "{} messages", believer.heard);
+    // The same after there were too many.
+    others.push(join(20));
+    time.advance(Duration::from_secs(1));
+    announce(&hub, &clock);
+    others.pop();
+    time.advance(Duration::from_secs(4));
+    announce(&hub, &clock);
+    let told = alice.told();
+    assert!(told.iter().all(|message| message.to_string().len() < 32 * 1024));
+    assert_eq!(told.iter().filter(|message| message["members"].is_array()).count(), 1);
+    believer.users.clear();
+    believer.hear(&told);
+    assert_eq!((believer.users.len(), believer.count), (20, 20));
+}
+
+#[test]
+fn a_room_is_full_at_its_limit_and_a_room_for_nobody_is_not_kept() {
+    let (hub, ..) = hub_with(RoomTraits { max_members: 2, ..RoomTraits::default() });
+    let mut listeners = ["alice", "bob", "carol"].map(|user| Some(listener(&hub, user, &[])));
+    let join = |listener: &Option<Listener>| {
+        hub.join(listener.as_ref().unwrap().member(), &"a".parse().unwrap(), Entry::default())
+    };
+    assert_eq!((join(&listeners[0]), join(&listeners[1])), (Ok(true), Ok(true)));
+    assert_eq!(join(&listeners[2]), Err(JoinError::RoomFull(2)));
+    assert_eq!(join(&listeners[0]), Ok(false), "who is in stays in");
+    listeners[0] = None;
+    assert_eq!(join(&listeners[2]), Ok(true));
+
+    let (hub, ..) = hub_with(RoomTraits { max_members: 0, ..PRESENCE });
+    let alice = listener(&hub, "alice", &[]);
+    assert_eq!(hub.join(alice.member(), &"a".parse().unwrap(), Entry::default()), Err(JoinError::RoomFull(0)));
+    assert_eq!(hub.census().rooms, 1, "the personal room");
+    assert_eq!(alice.member().rooms(), 0);
+}
+
+#[test]
+fn rooms_that_a_backend_chose_are_told_from_those_that_the_client_joined() {
+    let hub = hub();
+    let alice = listener(&hub, "alice", &["own"]);
+    let placed = || Entry { placed: true, ..Entry::default() };
+    for room in ["placed", "own"] {
+        hub.join(alice.member(), &room.parse().unwrap(), placed()).unwrap();
+    }
+    assert_eq!(alice.member().joined_rooms(), ["own".parse().unwrap()]);
+    assert_eq!(alice.member().rooms(), 2);
+}
+
+#[test]
+fn what_is_shown_is_that_of_the_room_or_else_the_profile_with_presence_or_without() {
+    for traits in [PRESENCE, RoomTraits::default()] {
+        let (hub, ..) = hub_with(traits);
+        let tape = Arc::<Tape>::default();
+        let outbox = Arc::new(Outbox::new(1024, tape));
+        let id = ConnectionId::random().unwrap();
+        let flusher = Arc::clone(&hub.flushers()[0]);
+        let membership = hub.enter(id, "alice".parse().unwrap(), outbox, flusher, raw(r#"{"of":"all"}"#));
+        let alice = membership.member();
+        hub.join(alice, &"a".parse().unwrap(), Entry::default()).unwrap();
+        hub.join(alice, &"b".parse().unwrap(), Entry { data: raw(r#"{"of":"b"}"#), ..Entry::default() }).unwrap();
+        for (room, data) in [("a", r#"{"of":"all"}"#), ("b", r#"{"of":"b"}"#), ("user:alice", r#"{"of":"all"}"#)] {
+            let present = hub.users_in(&room.parse().unwrap(), 10);
+            let members = present.members.unwrap();
+            assert_eq!((present.users, present.connections, members.len()), (Some(1), 1, 1));
+            assert_eq!(members[0].data.as_ref().unwrap().get(), data, "{room}");
+        }
+        hub.leave(alice, &"b".parse().unwrap(), None);
+        hub.join(alice, &"b".parse().unwrap(), Entry::default()).unwrap();
+        let members = hub.users_in(&"b".parse().unwrap(), 10).members.unwrap();
+        assert_eq!(members[0].data.as_ref().unwrap().get(), r#"{"of":"all"}"#, "nothing is left of a seat");
+    }
+}
+
+#[test]
+fn a_room_that_is_too_large_is_not_listed() {
+    for (traits, users) in [(PRESENCE, Some(5)), (RoomTraits::default(), None)] {
+        let (hub, ..) = hub_with(traits);
+        let mut others: Vec<_> = (0..5).map(|number| listener(&hub, &format!("u{number}"), &["a"])).collect();
+        let a = "a".parse().unwrap();
+        assert_eq!(hub.users_in(&a, 5).members.unwrap().len(), 5);
+        let present = hub.users_in(&a, 4);
+        assert_eq!((present.users, present.connections, present.members.is_none()), (Some(5), 5, true));
+        let present = hub.users_in(&a, 1);
+        assert_eq!((present.users, present.connections, present.members.is_none()), (users, 5, true));
+        others.clear();
+        let present = hub.users_in(&a, 1);
+        assert_eq!((present.users, present.connections, present.members.unwrap().len()), (Some(0), 0, 0));
+    }
+}
+
+/// The time that it takes when so many members of a room with presence go at once, and to announce it.
+fn time_of_a_mass_disconnect(members: u32, limit: usize) -> Duration {
+    let (hub, clock, time) = hub_with(RoomTraits { presence_limit: limit, ..PRESENCE });
+    let alice = listener(&hub, "alice", &["a"]);
+    let others: Vec<_> = (0..members).map(|number| listener(&hub, &format!("u{number}"), &["a"])).collect();
+    time.advance(Duration::from_secs(10));
+    announce(&hub, &clock);
+    let heard = alice.told().len();
+    let began = std::time::Instant::now();
+    drop(others);
+    time.advance(Duration::from_secs(10));
+    announce(&hub, &clock);
+    let taken = began.elapsed();
+    let told = alice.told();
+    assert!(told.len() > heard, "it was announced");
+    assert_eq!(told.last().unwrap()["users"], 1);
+    taken
+}
+
+/// Eight times as many take about eight times as long, and 64 times if each looked at all others.
+#[test]
+fn a_mass_disconnect_takes_time_for_each_who_goes_and_not_for_each_pair() {
+    for limit in [10, usize::MAX] {
+        let fastest = |members| (0..2).map(|_| time_of_a_mass_disconnect(members, limit)).min().unwrap();
+        let (few, many) = (fastest(625), fastest(5000));
+        assert!(many < few * 30, "{few:?} for 625 members, {many:?} for 5,000");
+    }
 }

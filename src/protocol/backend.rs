@@ -1,12 +1,18 @@
 //! What backends ask of the gateway: the bodies of their requests.
 
+use std::time::Duration;
+
 use serde_json::value::RawValue;
 
 use super::fields::Fields;
-use super::name::{EventName, RoomName, UserId};
+use super::name::{ConnectionId, EventName, RoomName, UserId};
 use super::refusal::Refusal;
 use super::request::{Bounds, take_data, take_event, take_room};
 use super::target::Target;
+
+/// For how many seconds answers are waited for, if the backend does not say, and at most.
+const ANSWER_SECONDS: f64 = 5.0;
+const MAX_ANSWER_SECONDS: f64 = 60.0;
 
 /// Longest id of a token or a session that can be revoked, in bytes.
 const MAX_HANDLE_BYTES: usize = 512;
@@ -22,6 +28,39 @@ pub struct BackendPublish<'a> {
     pub event: EventName,
     /// Its data: any JSON, untouched.
     pub data: &'a RawValue,
+}
+
+/// The body of `POST /v1/request`.
+#[derive(Debug)]
+pub struct InquiryRequest<'a> {
+    /// Who is asked.
+    pub to: Asked,
+    /// The event's name.
+    pub event: EventName,
+    /// Its data: any JSON, untouched.
+    pub data: &'a RawValue,
+    /// How long to wait for answers.
+    pub timeout: Duration,
+    /// For how many of them.
+    pub wait: Wait,
+}
+
+/// Who is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Asked {
+    /// All connections of a user.
+    User(UserId),
+    /// One connection.
+    Connection(ConnectionId),
+}
+
+/// For how many answers to wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    /// For those of all who are asked.
+    All,
+    /// For the first.
+    First,
 }
 
 /// The body of a request that concerns one room.
@@ -114,6 +153,49 @@ impl<'a> BackendPublish<'a> {
     }
 }
 
+impl<'a> InquiryRequest<'a> {
+    /// Reads a body.
+    ///
+    /// # Errors
+    /// The refusal of the first field that is wrong.
+    pub fn parse(text: &'a str, bounds: Bounds) -> Result<Self, Refusal> {
+        let mut fields = whole(text, bounds)?;
+        let to = fields.fields("to")?.ok_or_else(|| fields.missing("to"))?;
+        let inquiry = Self {
+            to: Asked::take(to)?,
+            event: take_event(&mut fields)?,
+            data: take_data(&mut fields),
+            timeout: take_timeout(&mut fields)?,
+            wait: Wait::take(&mut fields)?,
+        };
+        fields.finish()?;
+        Ok(inquiry)
+    }
+}
+
+impl Asked {
+    fn take(mut fields: Fields<'_>) -> Result<Self, Refusal> {
+        let to = fields.own_path();
+        let asked = match (fields.name("user")?, fields.name("connection")?) {
+            (Some(user), None) => Some(Self::User(user)),
+            (None, Some(connection)) => Some(Self::Connection(connection)),
+            _ => None,
+        };
+        fields.finish()?;
+        asked.ok_or_else(|| Refusal::invalid(to, "must name either a user or a connection"))
+    }
+}
+
+impl Wait {
+    fn take(fields: &mut Fields<'_>) -> Result<Self, Refusal> {
+        match fields.text("wait")?.as_deref() {
+            None | Some("all") => Ok(Self::All),
+            Some("first") => Ok(Self::First),
+            Some(_) => Err(Refusal::invalid("wait", "must be all or first")),
+        }
+    }
+}
+
 impl RoomRequest {
     /// Reads a body.
     ///
@@ -197,6 +279,13 @@ impl<'a> TicketRequest<'a> {
 fn whole(text: &str, bounds: Bounds) -> Result<Fields<'_>, Refusal> {
     let (fields, whole) = Fields::parse(text, bounds.max_depth)?;
     whole.map(|()| fields)
+}
+
+fn take_timeout(fields: &mut Fields<'_>) -> Result<Duration, Refusal> {
+    match fields.number("timeout")?.unwrap_or(ANSWER_SECONDS) {
+        seconds if seconds > 0.0 && seconds <= MAX_ANSWER_SECONDS => Ok(Duration::from_secs_f64(seconds)),
+        _ => Err(Refusal::invalid("timeout", &format!("must be more than 0 and at most {MAX_ANSWER_SECONDS} seconds"))),
+    }
 }
 
 fn take_handle(fields: &mut Fields<'_>, name: &'static str) -> Result<Option<String>, Refusal> {

@@ -121,6 +121,16 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// Takes a field that must be a number, if it is there. One that is too large is infinite.
+    pub(super) fn number(&mut self, name: &str) -> Result<Option<f64>, Refusal> {
+        let Some(raw) = self.raw(name) else { return Ok(None) };
+        // Rust reads more than JSON has, as in `inf`; but this is JSON already.
+        match raw.get().parse() {
+            Ok(number) => Ok(Some(number)),
+            Err(_) => Err(Refusal::invalid(self.path_of(name), "must be a number")),
+        }
+    }
+
     /// Takes a field of the whole text that must be an object, if it is there.
     pub(super) fn fields(&mut self, name: &'static str) -> Result<Option<Fields<'a>>, Refusal> {
         let Some(raw) = self.raw(name) else { return Ok(None) };

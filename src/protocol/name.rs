@@ -127,36 +127,58 @@ impl ConnectionId {
     }
 }
 
-impl FromStr for ConnectionId {
-    /// What is wrong with the id, to be read after the name of the field that held it.
-    type Err = String;
+/// One question of a backend to clients. Random, so that nobody can answer who was not asked.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct InquiryId(u64);
 
-    fn from_str(id: &str) -> Result<Self, String> {
-        let digits = id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-        match u64::from_str_radix(id, 16) {
-            Ok(number) if digits && id.len() == 16 => Ok(Self(number)),
-            _ => Err("must be a connection id: 16 hexadecimal digits".to_owned()),
+impl InquiryId {
+    /// Makes an id of 64 random bits.
+    ///
+    /// # Errors
+    /// When the operating system has no randomness to give.
+    pub fn random() -> Result<Self, getrandom::Error> {
+        getrandom::u64().map(Self)
+    }
+}
+
+/// Declares how an id of 64 bits is written: as 16 hexadecimal digits.
+macro_rules! hexadecimal {
+    ($name:ident, $what:literal) => {
+        impl FromStr for $name {
+            /// What is wrong with the id, to be read after the name of the field that held it.
+            type Err = String;
+
+            fn from_str(id: &str) -> Result<Self, String> {
+                let digits = id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+                match u64::from_str_radix(id, 16) {
+                    Ok(number) if digits && id.len() == 16 => Ok(Self(number)),
+                    _ => Err(concat!("must be ", $what, ": 16 hexadecimal digits").to_owned()),
+                }
+            }
         }
-    }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{:016x}", self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(self, f)
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+    };
 }
 
-impl fmt::Display for ConnectionId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}", self.0)
-    }
-}
-
-impl fmt::Debug for ConnectionId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl Serialize for ConnectionId {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
+hexadecimal!(ConnectionId, "a connection id");
+hexadecimal!(InquiryId, "the id of what is answered");
 
 #[cfg(test)]
 mod tests {

@@ -28,6 +28,10 @@ pub enum ErrorCode {
     NotJoined,
     /// The connection is in as many rooms as it may be.
     TooManyRooms,
+    /// As many connections are in the room as may be.
+    RoomFull,
+    /// Nobody has asked this connection what it answers, or not any more.
+    NotAsked,
     /// The data of the event is larger than the room's rule allows.
     DataTooLarge,
     /// The connection publishes faster than the room's rule allows.
@@ -74,7 +78,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// Every code there is, in the order of `protocol.md`.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 34] = [
         Self::NotJson,
         Self::NotAnObject,
         Self::TooDeep,
@@ -86,6 +90,8 @@ impl ErrorCode {
         Self::Forbidden,
         Self::NotJoined,
         Self::TooManyRooms,
+        Self::RoomFull,
+        Self::NotAsked,
         Self::DataTooLarge,
         Self::TooFast,
         Self::TooManyPending,
@@ -123,6 +129,8 @@ impl ErrorCode {
             Self::Forbidden => "forbidden",
             Self::NotJoined => "not_joined",
             Self::TooManyRooms => "too_many_rooms",
+            Self::RoomFull => "room_full",
+            Self::NotAsked => "not_asked",
             Self::DataTooLarge => "data_too_large",
             Self::TooFast => "too_fast",
             Self::TooManyPending => "too_many_pending",
@@ -169,7 +177,8 @@ impl ErrorCode {
     pub fn is_temporary(self) -> bool {
         matches!(
             self,
-            Self::TooFast
+            Self::RoomFull
+                | Self::TooFast
                 | Self::TooManyPending
                 | Self::BackendUnavailable
                 | Self::BackendTimeout

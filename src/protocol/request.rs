@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::fields::Fields;
-use super::name::{EventName, RoomName};
+use super::name::{EventName, InquiryId, RoomName};
 use super::refusal::{ErrorCode, Refusal};
 use super::target::Target;
 
@@ -53,6 +53,18 @@ pub enum Action<'a> {
     },
     /// Send an event to others.
     Publish(Publication<'a>),
+    /// Ask who is in a room.
+    Members {
+        /// Which.
+        room: RoomName,
+    },
+    /// Answer what a backend has asked.
+    Answer {
+        /// What it was asked with.
+        reply_to: InquiryId,
+        /// The answer: any JSON, untouched.
+        data: &'a RawValue,
+    },
     /// Ask the backend.
     Call(Call<'a>),
     /// Ask whether the gateway is there.
@@ -117,9 +129,14 @@ impl<'a> Action<'a> {
             "leave" => Self::Leave { room: take_room(&mut fields)? },
             "publish" => Self::Publish(Publication::take(&mut fields, bounds)?),
             "call" => Self::Call(Call { event: take_event(&mut fields)?, data: take_data(&mut fields) }),
+            "members" => Self::Members { room: take_room(&mut fields)? },
+            "answer" => Self::Answer {
+                reply_to: fields.name("reply_to")?.ok_or_else(|| fields.missing("reply_to"))?,
+                data: take_data(&mut fields),
+            },
             "ping" => Self::Ping,
             _ => {
-                let known = "`type` must be one of auth, join, leave, publish, call, ping";
+                let known = "`type` must be one of auth, join, leave, publish, members, call, answer, ping";
                 return Err(Refusal::of(ErrorCode::UnknownType, "type", known));
             }
         };

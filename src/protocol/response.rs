@@ -1,14 +1,16 @@
 //! What the gateway says to a client, as the bytes of whole WebSocket frames.
 
 use std::io::{self, Write};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 use tokio_tungstenite::tungstenite::protocol::frame::FrameHeader;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Control, Data, OpCode};
+use utoipa::ToSchema;
 
-use super::name::{ConnectionId, EventName, RoomName, UserId};
+use super::name::{ConnectionId, EventName, InquiryId, RoomName, UserId};
 use super::refusal::Refusal;
 use super::request::RequestId;
 
@@ -86,6 +88,44 @@ pub enum Response<'a> {
         from: Option<&'a UserId>,
         /// Its data, untouched.
         data: &'a RawValue,
+        /// The inquiry that is to be answered; most events are none.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reply_to: Option<InquiryId>,
+    },
+    /// The reply to `members`.
+    #[serde(rename = "reply")]
+    Members {
+        /// The request's id.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        id: Option<RequestId<'a>>,
+        /// Always `true`.
+        ok: bool,
+        /// The room.
+        room: &'a RoomName,
+        /// How many users are in it, where that is known.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        users: Option<usize>,
+        /// How many connections are in it.
+        connections: usize,
+        /// The users, if there are not too many.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        members: Option<&'a [PresentUser]>,
+    },
+    /// Users have come into the room or left it.
+    Presence {
+        /// Which room.
+        room: &'a RoomName,
+        /// Who has come, or shows something else now.
+        #[serde(skip_serializing_if = "is_empty")]
+        joined: &'a [ArrivedUser],
+        /// Who has gone.
+        #[serde(skip_serializing_if = "is_empty")]
+        left: &'a [UserId],
+        /// All who are there, in place of all that was announced before.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        members: Option<&'a [PresentUser]>,
+        /// How many users are there now.
+        users: usize,
     },
     /// A backend has put this connection into a room.
     Joined {
@@ -109,6 +149,37 @@ pub enum Response<'a> {
         #[serde(rename = "in")]
         seconds: u64,
     },
+}
+
+/// One user who is in a room.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct PresentUser {
+    /// Who.
+    pub user: UserId,
+    /// With how many connections.
+    pub connections: usize,
+    /// What the user shows to the others.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "untouched")]
+    #[schema(value_type = Option<serde_json::Value>)]
+    pub data: Option<Arc<RawValue>>,
+}
+
+/// One user who has come into a room, or shows something else there now.
+#[derive(Debug, Clone, Serialize)]
+pub struct ArrivedUser {
+    /// Who.
+    pub user: UserId,
+    /// What the user shows to the others.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "untouched")]
+    pub data: Option<Arc<RawValue>>,
+}
+
+fn untouched<S: Serializer>(data: &Option<Arc<RawValue>>, serializer: S) -> Result<S::Ok, S::Error> {
+    data.as_deref().serialize(serializer)
+}
+
+fn is_empty<T>(list: &&[T]) -> bool {
+    list.is_empty()
 }
 
 impl<'a> Response<'a> {

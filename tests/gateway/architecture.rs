@@ -8,7 +8,7 @@ const LAYERS: [&[&str]; 8] = [
     &["main"],
     &["dev", "server"],
     &["connection", "api"],
-    &["revoke", "errand"],
+    &["revoke", "errand", "inquiry"],
     &["hub", "auth", "backend"],
     &["config"],
     &["protocol", "metrics"],

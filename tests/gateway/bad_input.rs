@@ -54,6 +54,8 @@ async fn a_field_that_is_missing_is_named() {
         (r#"{"type":"auth"}"#, "token"),
         (r#"{"type":"join"}"#, "room"),
         (r#"{"type":"leave"}"#, "room"),
+        (r#"{"type":"members"}"#, "room"),
+        (r#"{"type":"answer","data":1}"#, "reply_to"),
         (r#"{"type":"publish","event":"e"}"#, "to"),
         (r#"{"type":"publish","to":{"self":true}}"#, "event"),
     ] {
@@ -71,6 +73,9 @@ async fn every_field_of_every_wrong_type_is_named() {
         (r#"{"type":"auth","token":@}"#, "token", vec![string]),
         (r#"{"type":"join","room":@}"#, "room", vec![string]),
         (r#"{"type":"leave","room":@}"#, "room", vec![string]),
+        (r#"{"type":"members","room":@}"#, "room", vec![string]),
+        // A string, but no id.
+        (r#"{"type":"answer","reply_to":@}"#, "reply_to", vec![]),
         (r#"{"type":"publish","to":@,"event":"e"}"#, "to", vec![r#"{"a":1}"#]),
         (r#"{"type":"publish","to":{"self":true},"event":@}"#, "event", vec![string]),
         (r#"{"type":"publish","to":{"self":true},"event":"e","echo":@}"#, "echo", vec!["true"]),
@@ -118,6 +123,8 @@ async fn a_field_that_does_not_exist_or_stands_twice_is_named() {
     let server = Server::start().await;
     for (text, field) in [
         (r#"{"type":"ping","data":1}"#, "data"),
+        (r#"{"type":"members","room":"a","max":1}"#, "max"),
+        (r#"{"type":"answer","reply_to":"0123456789abcdef","event":"e"}"#, "event"),
         (r#"{"type":"join","room":"a","Room":"b"}"#, "Room"),
         (r#"{"type":"publish","to":{"self":true},"event":"e","echoo":true}"#, "echoo"),
         (r#"{"type":"publish","to":{"rooom":"a"},"event":"e"}"#, "to.rooom"),
@@ -128,6 +135,7 @@ async fn a_field_that_does_not_exist_or_stands_twice_is_named() {
     for (text, field) in [
         (r#"{"type":"ping","type":"ping"}"#, "type"),
         (r#"{"id":1,"type":"ping","id":2}"#, "id"),
+        (r#"{"type":"answer","reply_to":"0123456789abcdef","data":1,"data":2}"#, "data"),
         (r#"{"type":"join","room":"a","r\u006fom":"b"}"#, "room"),
         (r#"{"type":"publish","to":{"all":true,"all":false},"event":"e"}"#, "to.all"),
     ] {

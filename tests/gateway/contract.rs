@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::task::JoinHandle;
 use wsgate::protocol::{CloseCode, ErrorCode};
 
 use crate::support::backend::Backend;
-use crate::support::{Client, Server};
+use crate::support::{Client, Server, until};
 
 const PROTOCOL: &str = include_str!("../../protocol.md");
 
@@ -17,7 +18,9 @@ struct Play {
     clients: HashMap<String, Client>,
     grants: HashMap<String, Value>,
     /// What the backend has been answered and has not yet looked at.
-    answer: Option<(u16, Value)>,
+    answer: Option<JoinHandle<(u16, String)>>,
+    /// What it has asked clients with.
+    reply_to: String,
     /// The ticket that it has been given.
     ticket: String,
 }
@@ -37,10 +40,16 @@ impl Play {
         } else if let Some(request) = line.strip_prefix("backend → ") {
             let mut words = request.splitn(3, ' ');
             let (method, path) = (words.next().unwrap(), words.next().unwrap());
-            self.answer = Some(self.server.api(method, path, words.next().unwrap_or_default()).await);
+            let answer = self.server.api_later(method, path, words.next().unwrap_or_default());
+            // What waits for clients is answered after them; all else, before anything further happens.
+            if path != "/v1/request" {
+                until("an answer", || answer.is_finished()).await;
+            }
+            self.answer = Some(answer);
         } else if let Some(answer) = line.strip_prefix("backend ← ") {
             let (status, body) = answer.split_once(' ').unwrap();
-            let (got_status, got) = self.answer.take().expect("a request before its answer");
+            let (got_status, got) = self.answer.take().expect("a request before its answer").await.unwrap();
+            let got: Value = serde_json::from_str(&got).unwrap();
             assert_eq!(got_status.to_string(), status, "{line}\n{got}");
             self.ticket = got["ticket"].as_str().unwrap_or(&self.ticket).to_owned();
             assert_same(&serde_json::from_str(body).unwrap(), &got, line);
@@ -52,6 +61,9 @@ impl Play {
             assert_eq!(format!("{code} {reason}"), close);
         } else if let Some((user, message)) = line.split_once(" ← ") {
             let got = self.client(user).next().await.expect(line);
+            if let Some((_, after)) = got.split_once(r#""reply_to":""#) {
+                self.reply_to = after[..16].to_owned();
+            }
             assert_same(&serde_json::from_str(message).expect(line), &serde_json::from_str(&got).unwrap(), line);
             assert_eq!(shape(message), shape(&got), "fields stand in the documented order: {line}\n{got}");
         } else {
@@ -75,7 +87,7 @@ impl Play {
         let grants = self.grants.get(user).cloned().unwrap_or_default();
         let of_bob = self.server.token("bob", grants.clone());
         let text = text.replace("eyJ… of bob", &of_bob).replace("eyJ…", &self.server.token(user, grants));
-        text.replace("uq3…", &self.ticket)
+        text.replace("uq3…", &self.ticket).replace("b1946ac92492d234", &self.reply_to)
     }
 
     fn client(&mut self, user: &str) -> &mut Client {
@@ -91,7 +103,7 @@ fn assert_same(documented: &Value, got: &Value, line: &str) {
             Value::Object(fields) => {
                 for (name, value) in fields {
                     match (name.as_str(), &value) {
-                        ("connection", Value::String(id)) if id.len() == 16 => *value = "an id".into(),
+                        ("connection" | "reply_to", Value::String(id)) if id.len() == 16 => *value = "an id".into(),
                         ("expires_at" | "at" | "until", Value::Number(_)) => *value = "a time".into(),
                         ("ticket", Value::String(_)) => *value = "a ticket".into(),
                         _ => settle(value),
@@ -128,15 +140,43 @@ fn transcripts() -> Vec<&'static str> {
     fences.into_iter().map(|fence| fence.strip_prefix("transcript\n").expect("every example is a transcript")).collect()
 }
 
+/// The rules of the examples: tokens decide; who looks at a board is told of the others, and one
+/// connection may be in a booth.
+const RULES: &str = r#"
+[[rooms]]
+pattern = "board:*"
+join = "grant"
+publish = "grant"
+members = "grant"
+presence = true
+
+[[rooms]]
+pattern = "booth:*"
+join = "grant"
+max_members = 1
+
+[[rooms]]
+pattern = "*"
+join = "grant"
+publish = "grant"
+members = "grant"
+"#;
+
 #[tokio::test]
 async fn every_example_of_the_contract_is_true() {
     let transcripts = transcripts();
     assert!(transcripts.len() >= 10, "{}", transcripts.len());
     for transcript in transcripts {
         let backend = Backend::start(answer).await;
-        let server = Server::with_file(&backend.file()).await;
-        let mut play =
-            Play { server, clients: HashMap::new(), grants: HashMap::new(), answer: None, ticket: String::new() };
+        let server = Server::with_file(&format!("{RULES}{}", backend.file())).await;
+        let mut play = Play {
+            server,
+            clients: HashMap::new(),
+            grants: HashMap::new(),
+            answer: None,
+            reply_to: String::new(),
+            ticket: String::new(),
+        };
         for line in transcript.lines() {
             play.line(line).await;
         }
@@ -172,10 +212,12 @@ fn every_code_has_a_test() {
         include_str!("conformance.rs"),
         include_str!("connect.rs"),
         include_str!("http.rs"),
+        include_str!("inquiry.rs"),
         include_str!("keys.rs"),
         include_str!("liveness.rs"),
         include_str!("openapi.rs"),
         include_str!("origin.rs"),
+        include_str!("presence.rs"),
         include_str!("renewal.rs"),
         include_str!("revocation.rs"),
         include_str!("rooms.rs"),

@@ -30,7 +30,7 @@ async fn limited(allow: &[&str], rooms: &[&str]) -> Server {
 }
 
 /// Every operation that needs an action: the action, the request, and a pattern that is enough for it.
-const OPERATIONS: [(&str, &str, &str, &str, &str); 23] = [
+const OPERATIONS: [(&str, &str, &str, &str, &str); 25] = [
     ("publish", "POST", "/v1/publish", r#"{"to":{"room":"chat:1"},"event":"e"}"#, "chat:*"),
     ("publish", "POST", "/v1/publish", r#"{"to":{"users":["alice","alba"]},"event":"e"}"#, "user:al*"),
     ("publish", "POST", "/v1/publish", r#"{"to":{"all":true},"event":"e"}"#, "*"),
@@ -40,6 +40,8 @@ const OPERATIONS: [(&str, &str, &str, &str, &str); 23] = [
     ("disconnect", "POST", "/v1/users/alice/disconnect", "", "user:*"),
     ("move", "POST", "/v1/users/alice/join", r#"{"room":"chat:1"}"#, "chat:*"),
     ("move", "POST", "/v1/users/alice/leave", r#"{"room":"chat:1"}"#, "chat:*"),
+    ("request", "POST", "/v1/request", r#"{"to":{"user":"alice"},"event":"e"}"#, "user:alice"),
+    ("request", "POST", "/v1/request", r#"{"to":{"connection":"0123456789abcdef"},"event":"e"}"#, "*"),
     ("move", "POST", "/v1/users/alice/recheck", "", "user:alice"),
     ("read", "GET", "/v1/explain?user=alice&room=chat:1&action=join", "", "chat:*"),
     ("tickets", "POST", "/v1/tickets", r#"{"user":"alice"}"#, "user:alice"),

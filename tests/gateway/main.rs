@@ -29,12 +29,14 @@ mod contract; // every example of protocol.md
 mod echo; // the echo server for conformance suites
 mod hostile; // backends that answer wrongly
 mod http; // requests that are no upgrades
+mod inquiry; // what a backend asks of clients
 mod issuers; // keys that issuers publish
 mod keys; // API keys: what each may do, and where
 mod liveness; // peers that fall silent
 mod load; // many publishers at once: order and completeness
 mod openapi; // the description of the API, and the API
 mod origin; // whose pages may connect, and who may try
+mod presence; // who is told that users come and go
 mod providers; // tokens as well-known issuers make them
 mod renewal; // tokens that end, and those that replace them
 mod revocation; // tokens, sessions and users that are no longer welcome

@@ -187,6 +187,17 @@ impl Server {
         (response.status().as_u16(), response.json().await.unwrap())
     }
 
+    /// A request to the API whose answer is waited for later: its status, and its body as it came.
+    pub fn api_later(&self, method: &str, path: &str, body: &str) -> JoinHandle<(u16, String)> {
+        let url = format!("http://{}{path}", self.backend);
+        let request = reqwest::Client::new().request(method.parse().unwrap(), url).bearer_auth(API_KEY);
+        let request = request.body(body.to_owned());
+        tokio::spawn(async move {
+            let response = within_reason("an answer of the API", request.send()).await.unwrap();
+            (response.status().as_u16(), response.text().await.unwrap())
+        })
+    }
+
     /// `POST /v1/publish`, and how many connections it reached.
     pub async fn publish(&self, body: Value) -> u64 {
         let (status, answer) = self.api("POST", "/v1/publish", &body.to_string()).await;

@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 use crate::auth::{Decision, Permission};
 use crate::backend::Verdict;
 use crate::config::RoomRule;
-use crate::hub::{Event, JoinError};
+use crate::hub::{Entry, Event, JoinError};
 use crate::protocol::{ErrorCode, Publication, Refusal, RequestId, Response, RoomName, Target};
 
 use super::pending::{Done, Outcome, What, not_let};
@@ -46,7 +46,7 @@ impl Session {
             return Err(not_entered(JoinError::TooManyRooms(guest.max_rooms)));
         }
         let told = id.is_some().then(|| Response::room(id, room).frame());
-        match self.membership.hub().join(self.member(), room, told) {
+        match self.membership.hub().join(self.member(), room, Entry { told, data, placed: false }) {
             Ok(true) => Ok(()),
             Ok(false) => {
                 if id.is_some() {
@@ -81,7 +81,7 @@ impl Session {
             (What::Members(room), _) if done.outdated => self.members(id, &room),
             (What::Members(room), Outcome::Verdict(verdict)) => {
                 if !verdict.allowed {
-                    return Err(not_let(&verdict, "see the members of", &room).into());
+                    return Err(not_let(&verdict, "list the members of", &room).into());
                 }
                 self.list_members(id, &room);
                 Ok(())
@@ -107,8 +107,22 @@ impl Session {
         }
     }
 
+    /// Says who is in a room. A list that would fill much of the outbox is left out: whoever asks for
+    /// it is not to be closed as too slow for that.
     fn list_members(&self, id: Option<RequestId<'_>>, room: &RoomName) {
-        self.say(&Response::room(id, room));
+        if id.is_none() {
+            return;
+        }
+        let present = self.membership.hub().list_for_member(room);
+        let say = |members| {
+            let (users, connections) = (present.users, present.connections);
+            Response::Members { id, ok: true, room, users, connections, members }.frame()
+        };
+        let mut frame = say(present.members.as_deref());
+        if frame.len() > self.door.limits.max_outbox_bytes / 4 {
+            frame = say(None);
+        }
+        self.member().outbox().push(frame);
     }
 
     /// Takes the connection out of a room.
@@ -242,6 +256,7 @@ impl Session {
 fn not_entered(error: JoinError) -> Refusal {
     let code = match error {
         JoinError::TooManyRooms(_) => ErrorCode::TooManyRooms,
+        JoinError::RoomFull(_) => ErrorCode::RoomFull,
         JoinError::Gone => ErrorCode::NotJoined,
     };
     Refusal::of(code, "room", error.to_string())
