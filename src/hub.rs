@@ -448,11 +448,16 @@ impl Hub {
         }
     }
 
-    /// Takes a member out of everything; called when its membership is dropped.
+    /// Takes a member out of everything, if it has not left; called when its membership is dropped.
     fn leave_all(&self, member: &Arc<Member>) {
-        let (places, marks) = member.places().leave_all();
+        let mut places = member.places();
+        if places.left() {
+            return;
+        }
+        let (rooms, marks) = places.leave_all();
+        drop(places);
         self.unmark(member.id(), &marks);
-        for Place { room, seat, .. } in &places {
+        for Place { room, seat, .. } in &rooms {
             if room.remove(*seat, member, &self.presence) {
                 self.forget(room);
             }

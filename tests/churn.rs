@@ -144,8 +144,9 @@ async fn nothing_is_left_of_ten_thousand_connections() {
             assert!(settled, "left behind: {left}; before: {tasks} tasks, {files} files");
         }
     };
-    // The gateway itself, its two accepting tasks, and the one that sends the rooms' events.
-    settled(4, usize::MAX).await;
+    // The gateway itself, its two accepting tasks, the one that sends the rooms' events, and the one
+    // that announces who comes and goes.
+    settled(5, usize::MAX).await;
     let (tasks, files) = (metrics.num_alive_tasks(), file_descriptors());
 
     for first in (0..CYCLES).step_by(AT_ONCE) {

@@ -107,7 +107,7 @@ pub struct Limits {
     /// Members that one look-up of a room lists
     #[arg(long, env = "WSGATE_MAX_LISTED_MEMBERS", default_value_t = Self::DEFAULT.max_listed_members)]
     pub max_listed_members: usize,
-    /// How long a user has to be away from a room before its members are told; the least time between two counts of a large room
+    /// How long a user has to be away from a room with presence before its members are told
     #[arg(long, env = "WSGATE_PRESENCE_DELAY", value_parser = humantime::parse_duration, default_value = "3s")]
     pub presence_delay: Duration,
     /// Time over which clients are told to spread their return after a shutdown

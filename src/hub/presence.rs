@@ -28,7 +28,7 @@ const MESSAGE_BYTES: usize = 16 * 1024;
 const USER_BYTES: usize = 48;
 /// Rooms that are looked at before others get their turn.
 const ROOMS_PER_TURN: usize = 16;
-/// Changes of users that one look at a large room takes note of.
+/// Changes of users that one look at a room takes note of: as long as it takes, nobody can publish.
 const CHANGES_PER_LOOK: usize = 512;
 
 /// What a member shows of itself to the others of a room.
@@ -197,7 +197,7 @@ impl Crowd {
 
     /// Notes that a seat is empty, and says when to look, if that is earlier than planned.
     pub(super) fn leave(&mut self, user: &UserId, seat: u32, now: Instant) -> Option<Plan> {
-        let Some(seats) = self.here.get_mut(user) else { return None };
+        let seats = self.here.get_mut(user)?;
         seats.retain(|(other, _)| *other != seat);
         let last = seats.is_empty();
         if last {
@@ -259,9 +259,11 @@ impl Crowd {
     /// What has changed of the users that are due.
     fn compare(&mut self, now: Instant) -> Option<News> {
         let mut news = News::default();
-        while news.bytes < MESSAGE_BYTES
-            && let Some((user, change)) = self.take_due(now)
-        {
+        for _ in 0..CHANGES_PER_LOOK {
+            if news.bytes >= MESSAGE_BYTES {
+                break;
+            }
+            let Some((user, change)) = self.take_due(now) else { break };
             let Told::Users(told) = &mut self.told else { break };
             // Whoever has had a list meanwhile may know otherwise: it is said again.
             let certain = change.lists == self.lists;

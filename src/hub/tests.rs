@@ -373,6 +373,47 @@ fn whatever_happens_who_believes_the_announcements_ends_with_what_is_true() {
 }
 
 #[test]
+fn those_who_come_and_go_on_many_threads_are_announced_as_they_are_in_the_end() {
+    let (hub, clock, time) = hub_with(PRESENCE);
+    let observer = listener(&hub, "observer", &["a"]);
+    let done = AtomicUsize::new(0);
+    let mut stay = Vec::new();
+    std::thread::scope(|scope| {
+        let come_and_go = |thread: u64| {
+            let (hub, done) = (&hub, &done);
+            move || {
+                let (mut dice, mut others) = (Dice(thread + 1), Vec::new());
+                for _ in 0..500 {
+                    match dice.throw(3) {
+                        0 | 1 => others.push(listener(hub, &format!("u{}", dice.throw(40)), &["a", "b"])),
+                        _ if others.is_empty() => {}
+                        _ => drop(others.swap_remove(dice.throw(others.len() as u64) as usize)),
+                    }
+                    others.truncate(10);
+                }
+                done.fetch_add(1, Relaxed);
+                others
+            }
+        };
+        let threads: Vec<_> = (0..3).map(|thread| scope.spawn(come_and_go(thread))).collect();
+        while done.load(Relaxed) < 3 {
+            time.advance(Duration::from_millis(40));
+            announce(&hub, &clock);
+        }
+        stay.extend(threads.into_iter().flat_map(|thread| thread.join().unwrap()));
+    });
+    for _ in 0..5 {
+        time.advance(Duration::from_secs(1));
+        announce(&hub, &clock);
+    }
+    let mut believer = Believer::default();
+    believer.hear(&observer.told());
+    let there = stay.iter().chain([&observer]).map(|other| other.member().user().to_string());
+    assert_eq!(believer.users, there.collect());
+    assert_eq!(hub.presence().turn(), None, "nothing is left to be done");
+}
+
+#[test]
 fn what_a_full_room_cannot_take_is_announced_later() {
     let (hub, clock, time) = hub_with(PRESENCE);
     let [alice, _bob] = ["alice", "bob"].map(|user| listener(&hub, user, &["a"]));

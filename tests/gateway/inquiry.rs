@@ -34,8 +34,8 @@ fn who(client: &Client, user: &str) -> Value {
     json!({"user": user, "connection": client.id})
 }
 
-fn reply(client: &Client, user: &str, data: Value) -> Value {
-    json!({"user": user, "connection": client.id, "data": data})
+fn reply(client: &Client, user: &str, data: impl Into<Value>) -> Value {
+    json!({"user": user, "connection": client.id, "data": data.into()})
 }
 
 #[tokio::test]
