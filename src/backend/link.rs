@@ -135,16 +135,25 @@ impl Link {
             return Err(Fault::Overloaded);
         }
         let _under_way = UnderWay(&self.under_way);
-        let pass = self.pass()?;
-        let answer = self.clock.timeout(self.timeout, self.exchange(body)).await.unwrap_or(Err(Fault::Timeout));
-        pass.settle(&answer);
+        let answer = self.ask(body).await;
         self.metrics.answered(self.kind, self.clock.now().saturating_duration_since(begun));
         answer
     }
 
+    async fn ask(&self, body: Vec<u8>) -> Result<Answer, Fault> {
+        let deadline = self.clock.now() + self.timeout;
+        self.check_alone()?;
+        // Whoever waits for a turn in vain has asked nothing: that is no failure of the backend.
+        let turn = self.clock.timeout(self.timeout, self.turns.acquire()).await.ok_or(Fault::Timeout)?;
+        let _turn = turn.map_err(|_| Fault::Overloaded)?;
+        let pass = self.pass()?;
+        let left = deadline.saturating_duration_since(self.clock.now());
+        let answer = self.clock.timeout(left, self.exchange(body)).await.unwrap_or(Err(Fault::Timeout));
+        pass.settle(&answer);
+        answer
+    }
+
     async fn exchange(&self, body: Vec<u8>) -> Result<Answer, Fault> {
-        // Never closed.
-        let _turn = self.turns.acquire().await.map_err(|_| Fault::Overloaded)?;
         let broken = |error: reqwest::Error| {
             tracing::debug!(error = ?error.without_url(), "the backend cannot be reached");
             Fault::Unreachable
@@ -164,6 +173,14 @@ impl Link {
         Ok(Answer { status, body })
     }
 
+    /// Whether the address is left alone now: then nobody need wait for a turn.
+    fn check_alone(&self) -> Result<(), Fault> {
+        let breaker = self.breaker.lock();
+        let alone = breaker.open_until.is_some_and(|until| breaker.probing || self.clock.now() < until);
+        if alone { Err(Fault::LeftAlone) } else { Ok(()) }
+    }
+
+    /// Lets a request pass, if the address is not left alone.
     fn pass(&self) -> Result<Pass<'_>, Fault> {
         let mut breaker = self.breaker.lock();
         match breaker.open_until {

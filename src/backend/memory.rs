@@ -66,7 +66,8 @@ impl Memory {
         if let Some((_, _, verdict)) = self.answers.get(key) {
             return Known::Answer(verdict.clone());
         }
-        if let Some((_, flight)) = self.flights.get(key) {
+        // One that is over and has not landed has failed: its task is no more.
+        if let Some((_, flight)) = self.flights.get(key).filter(|(_, flight)| flight.peek().is_none()) {
             return Known::Flight(flight.clone());
         }
         self.next += 1;

@@ -247,8 +247,7 @@ impl Session {
     /// Gives back the room for what is under way, if nothing is.
     fn settle(&mut self) {
         let now = self.door.clock.now();
-        let idle = |busy: &Box<Busy>| busy.held.is_none() && busy.pending.is_empty() && busy.pace.is_idle(now);
-        self.busy.take_if(|busy| idle(busy));
+        self.busy.take_if(|busy| busy.held.is_none() && busy.pending.is_empty() && busy.pace.is_idle(now));
     }
 
     /// Goes on with what was held.

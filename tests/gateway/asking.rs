@@ -454,3 +454,83 @@ fn every_setting_of_the_backend_and_of_rules_is_in_its_table() {
         }
     }
 }
+
+#[tokio::test]
+async fn those_who_want_to_know_the_same_at_the_same_time_share_one_question() {
+    let backend = Backend::start(yes).await;
+    let server = asking(&backend).await;
+    let turns = backend.waits(yes);
+    let mut clients = Vec::new();
+    for n in 0..20 {
+        // Two tokens of the same user, that differ in what every token has its own of.
+        let token = server.token_with("alice", json!({"org": "acme", "jti": n.to_string(), "iat": n}));
+        let mut client = server.connect_by(&format!("?token={token}")).await;
+        send_join(&mut client, "ask:1", "join").await;
+        client.is_heard().await;
+        clients.push(client);
+    }
+    // Whoever asked first goes away, and takes no answer from the others.
+    clients.remove(0).close().await;
+    let mut other = server.connect_with("alice", json!({"org": "other"})).await;
+    send_join(&mut other, "ask:1", "join").await;
+    backend.asked_at_least(2).await;
+    turns.add_permits(2);
+    for client in clients.iter_mut().chain([&mut other]) {
+        assert_eq!(client.receive().await["ok"], true);
+    }
+    assert_eq!(backend.asked().len(), 2, "one for each set of claims");
+}
+
+#[tokio::test]
+async fn an_answer_is_remembered_for_as_long_as_it_says() {
+    let backend = Backend::start(|_| (200, json!({"allow": true, "remember": 60}))).await;
+    let server = asking(&backend).await;
+    for (passes, questions) in [(0, 1), (59, 1), (1, 2), (3600, 3)] {
+        server.pass(Duration::from_secs(passes));
+        let mut alice = server.connect_with("alice", json!({})).await;
+        alice.join("ask:1").await;
+        assert_eq!(backend.asked().len(), questions, "after {passes} s");
+    }
+    // A no is remembered as well, for what is asked often.
+    backend.answers(no);
+    let mut alice = server.connect("alice", json!({})).await;
+    for _ in 0..3 {
+        let answer = alice.request(json!({"type": "members", "room": "ask:1"})).await;
+        assert_eq!((&answer["code"], &answer["message"]), (&json!("forbidden"), &json!("not today")));
+    }
+    assert_eq!(backend.asked().len(), 4);
+    server.pass(Duration::from_secs(30));
+    backend.answers(yes);
+    assert_eq!(alice.request(json!({"type": "members", "room": "ask:1"})).await["connections"], 0);
+}
+
+#[tokio::test]
+async fn an_answer_from_before_a_recheck_is_not_remembered_after_it() {
+    let backend = Backend::start(yes).await;
+    let server = asking(&backend).await;
+    let turns = backend.waits(|_| (200, json!({"allow": true, "remember": 3600})));
+    let mut alice = server.connect("alice", json!({})).await;
+    send_join(&mut alice, "ask:1", "before").await;
+    backend.asked_at_least(1).await;
+    recheck(&server, "alice").await;
+    // Who asks now is not answered with what was asked before.
+    let mut other = server.connect("alice", json!({})).await;
+    send_join(&mut other, "ask:1", "after").await;
+    backend.asked_at_least(2).await;
+    turns.add_permits(2);
+    assert_eq!(alice.receive().await["id"], "before");
+    assert_eq!(other.receive().await["id"], "after");
+    let mut third = server.connect("alice", json!({})).await;
+    third.join("ask:1").await;
+    assert_eq!(backend.asked().len(), 2, "what was asked after it is remembered");
+}
+
+#[tokio::test]
+async fn what_the_backend_says_of_a_member_is_seen_by_the_others() {
+    let backend = Backend::start(|_| (200, json!({"allow": true, "data": {"colour": "red"}}))).await;
+    let server = asking(&backend).await;
+    let mut alice = server.connect("alice", json!({})).await;
+    alice.join("ask:1").await;
+    let answer = alice.request(json!({"type": "members", "room": "ask:1"})).await;
+    assert_eq!(answer["members"], json!([{"user": "alice", "connections": 1, "data": {"colour": "red"}}]));
+}

@@ -81,14 +81,14 @@ async fn answer(mut stream: TcpStream, does: Does, asked: Arc<AtomicUsize>) {
             let _written = stream.write_all(beginning.as_bytes()).await;
             std::future::pending().await
         }
-        Does::Flood => loop {
+        Does::Flood => {
             let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\r\n";
-            if stream.write_all(head.as_bytes()).await.is_err() {
-                break Ok(());
+            let mut written = stream.write_all(head.as_bytes()).await;
+            while written.is_ok() {
+                written = stream.write_all(&[b' '; 65536]).await;
             }
-            while stream.write_all(&[b' '; 65536]).await.is_ok() {}
-            break Ok(());
-        },
+            written
+        }
     };
 }
 

@@ -15,7 +15,11 @@ async fn server() -> Server {
             "[[rooms]]\npattern = \"{pattern}\"\njoin = \"grant\"\npublish = \"grant\"\nmembers = \"grant\"\n{more}\n"
         )
     };
-    let rules = [rule("p:*", "presence = true\npresence_limit = 3"), rule("pair:*", "max_members = 2"), rule("*", "presence_limit = 3")];
+    let rules = [
+        rule("p:*", "presence = true\npresence_limit = 3"),
+        rule("pair:*", "max_members = 2"),
+        rule("*", "presence_limit = 3"),
+    ];
     Server::with_file(&rules.concat()).await
 }
 
