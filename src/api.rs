@@ -2,10 +2,12 @@
 
 mod access;
 mod body;
+mod idempotency;
 mod identity;
 mod inquiry;
 mod key;
 mod openapi;
+mod publish;
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -27,17 +29,18 @@ use crate::auth::{Authenticator, Rules};
 use crate::backend::Backend;
 use crate::config::{ApiAction, Config};
 use crate::errand::Errands;
-use crate::hub::{Entry, Event, Hub, Member};
+use crate::hub::{Entry, Hub, Member};
 use crate::inquiry::Inquiries;
 use crate::metrics::Metrics;
 use crate::protocol::{
-    BackendPublish, Bounds, Close, CloseCode, ConnectionId, ErrorCode, PresentUser, Problem, Refusal, Response as Told,
-    RoomName, RoomRequest, UserId,
+    Bounds, Close, CloseCode, ConnectionId, ErrorCode, PresentUser, Problem, Refusal, Response as Told, RoomName,
+    RoomRequest, UserId,
 };
 
+pub(crate) use idempotency::Idempotency;
 pub use key::ApiKeys;
 
-use body::{PublishBody, RoomBody};
+use body::RoomBody;
 use key::{Caller, check_key};
 use openapi::{needs, needs_any_key};
 
@@ -57,6 +60,8 @@ pub(crate) struct Api {
     pub(crate) backend: Arc<Backend>,
     /// What is to be asked of live connections.
     pub(crate) errands: Arc<Errands>,
+    /// Events that are not to be published twice.
+    pub(crate) idempotency: Idempotency,
     /// What backends ask of clients.
     pub(crate) inquiries: Arc<Inquiries>,
     /// What is counted.
@@ -88,7 +93,8 @@ fn operations() -> OpenApiRouter<Arc<Api>> {
 /// `tests/gateway/keys.rs`; it asks its [`Caller`] about the rooms that it concerns.
 fn with_key() -> OpenApiRouter<Arc<Api>> {
     OpenApiRouter::new()
-        .routes(needs(ApiAction::Publish, routes!(publish)))
+        .routes(needs(ApiAction::Publish, routes!(publish::publish)))
+        .routes(needs(ApiAction::Publish, routes!(publish::batch)))
         .routes(needs(ApiAction::Read, routes!(user)))
         .routes(needs(ApiAction::Disconnect, routes!(disconnect)))
         .routes(needs(ApiAction::Move, routes!(join)))
@@ -103,23 +109,6 @@ fn with_key() -> OpenApiRouter<Arc<Api>> {
 /// The operations that need none: what watches the gateway has no key.
 fn without_key() -> OpenApiRouter<Arc<Api>> {
     OpenApiRouter::new().routes(routes!(health)).routes(routes!(ready)).routes(routes!(metrics))
-}
-
-#[derive(Serialize, ToSchema)]
-struct Published {
-    /// How many connections the event was handed to.
-    reached: usize,
-}
-
-/// An event to rooms, users, connections or all.
-#[utoipa::path(post, path = "/v1/publish", request_body = PublishBody, responses((status = 200, body = Published)))]
-async fn publish(State(api): State<Arc<Api>>, caller: Caller, request: Request) -> Result<Response, Problem> {
-    let body = api.body(request).await?;
-    let publish = BackendPublish::parse(text(&body)?, api.bounds())?;
-    caller.target(&publish.to)?;
-    let event =
-        Event { to: &publish.to, except: &publish.except, name: &publish.event, from: None, data: publish.data };
-    Ok(json(&Published { reached: api.hub.publish(&event, None).await }))
 }
 
 #[derive(Serialize, ToSchema)]

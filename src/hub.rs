@@ -8,6 +8,7 @@
 //! out. Whoever looks at a room because the schedule says so has let go of the schedule before.
 
 mod batch;
+mod expiry;
 mod flusher;
 mod member;
 mod outbox;
@@ -34,6 +35,7 @@ use crate::protocol::{
 };
 
 use batch::Except;
+pub use expiry::Expiry;
 pub use flusher::Flusher;
 use member::Place;
 pub use member::{Member, Membership};
@@ -58,6 +60,8 @@ pub struct Event<'a> {
     pub from: Option<&'a UserId>,
     /// Its data, untouched.
     pub data: &'a RawValue,
+    /// When it is not to be sent any more.
+    pub expires: Option<&'a Expiry>,
 }
 
 /// Why a connection did not get into a room.
@@ -260,7 +264,7 @@ impl Hub {
     /// One of the rooms is full; then nobody gets the event.
     pub fn try_publish(&self, event: &Event<'_>, publisher: Option<&Arc<Member>>) -> Result<usize, Full> {
         let rooms = self.in_order(event.to);
-        let (mut except, mut inside) = self.resolve(event.except, publisher, rooms.first());
+        let (except, mut inside) = self.resolve(event.except, publisher, rooms.first());
         // All of them at once, or else two events could be in one order here and in another there.
         let mut states: SmallVec<[_; 1]> = rooms.iter().map(|room| room.state()).collect();
         if let Some(full) = states.iter().position(|state| state.is_full()) {
@@ -268,22 +272,34 @@ impl Hub {
             return Err(Full(rooms.into_iter().nth(full).unwrap_or_else(|| Arc::clone(&self.everyone))));
         }
         let direct = self.by_name(event.to, publisher);
+        let several = rooms.len() > 1 || !direct.is_empty();
+        // Who has it by a room already; of no use where there is one room only.
+        let mut reached_ids = HashSet::new();
         let mut reached = 0;
         let mut first: SmallVec<[bool; 1]> = SmallVec::new();
-        let last = rooms.len().saturating_sub(1);
-        for (index, (room, state)) in rooms.iter().zip(&mut states).enumerate() {
-            reached += state.len() - inside.unwrap_or_else(|| state.ids().filter(|id| except.contains(*id)).count());
-            let about = event.data.get().len() + ENVELOPE_BYTES;
-            first.push(state.publish(about, except.clone(), |out| response(event, room.name()).append_to(out)));
-            if index < last || !direct.is_empty() {
-                except = except.and(state.ids());
-                inside = None;
+        for (room, state) in rooms.iter().zip(&mut states) {
+            let (except, outside) = if reached_ids.is_empty() {
+                let count = || state.ids().filter(|id| except.contains(*id)).count();
+                (except.clone(), inside.take().unwrap_or_else(count))
+            } else {
+                // Only those of this room: with many rooms, all of all rooms before would be too many.
+                let not = |id: &ConnectionId| except.contains(*id) || reached_ids.contains(id);
+                let outside: SmallVec<[ConnectionId; 8]> = state.ids().filter(not).collect();
+                (outside.iter().copied().collect(), outside.len())
+            };
+            reached += state.len() - outside;
+            if several {
+                reached_ids.extend(state.ids());
             }
+            let about = event.data.get().len() + ENVELOPE_BYTES;
+            let expires = event.expires.cloned();
+            first.push(state.publish(about, except, expires, |out| response(event, room.name()).append_to(out)));
         }
         for ((room, state), first) in rooms.iter().zip(states).zip(first) {
             room.flush_later(state, first);
         }
-        Ok(reached + deliver(event, &direct, &except))
+        let fresh = direct.iter().filter(|member| !except.contains(member.id()) && reached_ids.insert(member.id()));
+        Ok(reached + deliver(event, fresh))
     }
 
     /// Asks a connection to end, once it has been sent all that was published before; the first
@@ -414,11 +430,16 @@ impl Hub {
     /// The rooms that there are of a target's, each once and in the order of their names, everyone's
     /// last: publishers that lock several keep to it, so that none waits for another in a circle.
     fn in_order(&self, target: &Target) -> Rooms {
-        let mut names: SmallVec<[&RoomName; 1]> = target.rooms.iter().collect();
-        names.sort_unstable();
-        names.dedup();
         let everyone = target.all.then(|| Arc::clone(&self.everyone));
-        names.into_iter().filter_map(|name| self.room(name)).chain(everyone).collect()
+        let mut rooms: Rooms = target.rooms.iter().filter_map(|name| self.room(name)).collect();
+        if !target.patterns.is_empty() {
+            let matches = |name: &RoomName| target.patterns.iter().any(|pattern| pattern.is_of_kind(name));
+            let found = self.rooms.iter().filter(|room| matches(room.key()));
+            rooms.extend(found.map(|room| Arc::clone(&room)));
+        }
+        rooms.sort_unstable_by(|one, other| one.name().cmp(&other.name()));
+        rooms.dedup_by(|one, other| Arc::ptr_eq(one, other));
+        rooms.into_iter().chain(everyone).collect()
     }
 
     /// The room is made, if need be, under the same lock of the table under which empty ones are
@@ -522,15 +543,14 @@ impl Future for Publish<'_> {
     }
 }
 
-/// Gives an event to connections, each once, and says to how many.
-fn deliver(event: &Event<'_>, members: &[Arc<Member>], except: &Except) -> usize {
-    if members.is_empty() {
-        return 0;
-    }
-    let frame = response(event, None).frame();
-    let mut done = HashSet::new();
-    let fresh = members.iter().filter(|member| !except.contains(member.id()) && done.insert(member.id()));
-    fresh.filter(|member| member.outbox().push(frame.clone())).count()
+/// Gives an event to connections, and says to how many.
+fn deliver<'m>(event: &Event<'_>, members: impl Iterator<Item = &'m Arc<Member>>) -> usize {
+    let mut frame = None;
+    let mut give = |member: &&Arc<Member>| {
+        let frame = frame.get_or_insert_with(|| response(event, None).frame());
+        member.outbox().push_until(frame.clone(), event.expires)
+    };
+    members.filter(|member| give(member)).count()
 }
 
 fn response<'a>(event: &'a Event<'_>, room: Option<&'a RoomName>) -> Response<'a> {

@@ -14,7 +14,8 @@ mod response;
 mod target;
 
 pub use backend::{
-    Asked, BackendPublish, BlockRequest, InquiryRequest, RevocationRequest, Revoked, RoomRequest, TicketRequest, Wait,
+    Asked, BackendPublish, Batch, BlockRequest, InquiryRequest, RevocationRequest, Revoked, RoomRequest, TicketRequest,
+    Wait,
 };
 pub use close::{Close, CloseCode, Retry};
 pub use name::{
@@ -23,6 +24,6 @@ pub use name::{
 pub use pattern::Pattern;
 pub use problem::Problem;
 pub use refusal::{ErrorCode, Refusal};
-pub use request::{Action, Bounds, Call, MAX_ID_BYTES, Proof, Publication, Request, RequestId};
+pub use request::{Action, Bounds, Call, Echo, MAX_ID_BYTES, Proof, Publication, Request, RequestId};
 pub use response::{ArrivedUser, Frame, PresentUser, Response, end_of_frame};
 pub use target::Target;

@@ -24,7 +24,7 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tower_service::Service;
 
 pub use crate::api::ApiKeys;
-use crate::api::{self, Api};
+use crate::api::{self, Api, Idempotency};
 use crate::auth::{Attempts, Authenticator, Rules};
 use crate::backend::Backend;
 use crate::clock::Clock;
@@ -116,7 +116,19 @@ impl Gateway {
         }
         let (hub_of_api, errands, inquiries) =
             (Arc::clone(&hub), Arc::clone(&workers.errands), Arc::clone(&workers.inquiries));
-        let api = Api { keys, config, hub: hub_of_api, authenticator, rules, backend, errands, inquiries, metrics };
+        let idempotency = Idempotency::new(limits.max_idempotency_keys, clock.clone());
+        let api = Api {
+            keys,
+            config,
+            idempotency,
+            hub: hub_of_api,
+            authenticator,
+            rules,
+            backend,
+            errands,
+            inquiries,
+            metrics,
+        };
         let backend_door = Http::backend(api::routes(Arc::new(api)), clock.clone());
         tasks.spawn(accept(listeners.backend, backend_door, tasks.clone(), stopping.clone()));
         let [first, ..] = hub.flushers() else { return };

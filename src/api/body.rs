@@ -22,6 +22,21 @@ pub(super) struct PublishBody {
     event: EventName,
     /// Any JSON, passed on byte for byte; `null`, if it is missing.
     data: Option<Value>,
+    /// For how many seconds it is worth to be sent; for as long as the connection lasts, if it is missing.
+    #[schema(exclusive_minimum = 0, maximum = 300)]
+    ttl: Option<f64>,
+    /// What is published twice under the same key within 5 minutes is published once.
+    #[schema(min_length = 1, max_length = 128)]
+    idempotency_key: Option<String>,
+}
+
+/// Events, each as in a request of its own.
+#[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct BatchBody {
+    /// Each may be anything: what is wrong with one is said in its result.
+    #[schema(min_items = 1, max_items = 100)]
+    publishes: Vec<PublishBody>,
 }
 
 /// Rooms, users and connections: what the fields name adds up, and each connection counts once.
@@ -35,6 +50,10 @@ pub(super) struct TargetBody {
     users: Option<Vec<UserId>>,
     connection: Option<ConnectionId>,
     connections: Option<Vec<ConnectionId>>,
+    pattern: Option<Pattern>,
+    /// The members of all rooms whose names are of these. Personal rooms are meant only by a pattern
+    /// that begins with `user:`.
+    patterns: Option<Vec<Pattern>>,
     /// Every connection there is.
     all: Option<bool>,
 }

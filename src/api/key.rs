@@ -174,6 +174,7 @@ impl Caller {
         if !to.connections.is_empty() {
             self.everything("connections by their ids")?;
         }
+        to.patterns.iter().try_for_each(|pattern| self.pattern(pattern))?;
         to.rooms.iter().try_for_each(|room| self.room(room))
     }
 

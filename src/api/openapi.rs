@@ -298,6 +298,7 @@ mod tests {
             rules: Arc::new(Rules::new(&config)),
             backend: Arc::new(Backend::new(None, &config.clock, &metrics).unwrap()),
             errands: Arc::default(),
+            idempotency: super::super::Idempotency::new(1, config.clock.clone()),
             inquiries: Arc::default(),
             metrics,
             config,

@@ -15,6 +15,10 @@ use crate::clock::Clock;
 use crate::config::{Backend, ConfigError, Secret};
 use crate::metrics::{Metrics, Question};
 
+/// For how long an idle connection is kept. Common servers close theirs after some seconds; a request
+/// that meets the end of one must not be sent again, since nobody knows what has become of it.
+const IDLE: Duration = Duration::from_secs(1);
+
 /// One address of the backend.
 pub(super) struct Link {
     kind: Question,
@@ -96,7 +100,8 @@ impl Link {
         let wrong = |why: String| ConfigError::new("backend", why);
         let name = concat!("wsgate/", env!("CARGO_PKG_VERSION"));
         // Straight to the address that is configured, and nowhere else.
-        let client = Client::builder().redirect(Policy::none()).no_proxy().user_agent(name).referer(false).build();
+        let client = Client::builder().redirect(Policy::none()).no_proxy().user_agent(name).referer(false);
+        let client = client.pool_idle_timeout(IDLE).build();
         let authorization = secret.map(|secret| HeaderValue::try_from(format!("Bearer {}", secret.reveal())));
         let mut authorization = authorization.transpose().map_err(|error| wrong(error.to_string()))?;
         if let Some(value) = &mut authorization {

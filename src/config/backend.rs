@@ -167,6 +167,9 @@ impl Backend {
 
     fn check_url(&self, text: &str) -> Result<(), String> {
         let url = Url::parse(text).map_err(|error| format!("is not an address: {error}"))?;
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err("must not have a name or a password in it: give a secret".to_owned());
+        }
         if self.insecure && url.scheme() == "http" || is_safe(&url) {
             return Ok(());
         }
@@ -226,6 +229,7 @@ mod tests {
             ("", "backend asks nobody"),
             ("access_url = \"http://10.0.0.1/\"", "backend.access_url must begin with https://"),
             ("call_url = \"ftp://localhost/\"", "backend.call_url must begin with https://"),
+            ("call_url = \"https://me:hush@example.com/\"", "backend.call_url must not have a name or a password"),
             ("events_url = \"/events\"", "backend.events_url is not an address"),
             ("acess_url = \"\"", "line 2: unknown field `acess_url`"),
             (&format!("{url}access_timeout = \"0s\""), "backend.access_timeout must be"),

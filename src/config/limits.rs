@@ -83,6 +83,9 @@ pub struct Limits {
     /// Entries of each list of rooms, users or connections in a publish
     #[arg(long, env = "WSGATE_MAX_TARGETS", default_value_t = Self::DEFAULT.max_targets)]
     pub max_targets: usize,
+    /// Idempotency keys of events that are remembered
+    #[arg(long, env = "WSGATE_MAX_IDEMPOTENCY_KEYS", default_value_t = Self::DEFAULT.max_idempotency_keys)]
+    pub max_idempotency_keys: usize,
     /// Bytes that may wait to be written to one connection
     #[arg(long, env = "WSGATE_MAX_OUTBOX_BYTES", default_value_t = Self::DEFAULT.max_outbox_bytes)]
     pub max_outbox_bytes: usize,
@@ -143,6 +146,7 @@ impl Limits {
         max_rooms: 128,
         max_pending: 8,
         max_targets: 100,
+        max_idempotency_keys: 100_000,
         max_outbox_bytes: 1024 * 1024,
         ping_interval: Duration::from_secs(25),
         pong_timeout: Duration::from_secs(10),

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use crate::protocol::ConnectionId;
+use crate::protocol::{ConnectionId, Response};
 
+use super::expiry::Expiry;
 use super::outbox::Outbox;
 
 /// Who does not get an event.
@@ -62,6 +63,8 @@ pub(super) struct Batch<Frames = Bytes> {
     marks: SmallVec<[Mark; 1]>,
     /// All who do not get some of it.
     excluded: HashSet<ConnectionId>,
+    /// When it is not to be sent any more: then it has one event only.
+    expires: Option<Expiry>,
 }
 
 #[derive(Debug)]
@@ -72,8 +75,13 @@ struct Mark {
 }
 
 impl Batch<Vec<u8>> {
-    pub(super) fn starting_at(first: u64) -> Self {
-        Self { first, frames: Vec::new(), marks: SmallVec::new(), excluded: HashSet::new() }
+    pub(super) fn starting_at(first: u64, expires: Option<Expiry>) -> Self {
+        Self { first, frames: Vec::new(), marks: SmallVec::new(), excluded: HashSet::new(), expires }
+    }
+
+    /// Whether more events may be added: they would be lost with this one.
+    pub(super) fn takes_more(&self) -> bool {
+        self.expires.is_none()
     }
 
     /// Adds the frame that `encode` appends, and says how many bytes it has; `about` so many.
@@ -94,7 +102,8 @@ impl Batch<Vec<u8>> {
 
     /// The batch as it will be sent: nothing is added any more.
     pub(super) fn complete(self) -> Batch {
-        Batch { first: self.first, frames: self.frames.into(), marks: self.marks, excluded: self.excluded }
+        let Self { first, frames, marks, excluded, expires } = self;
+        Batch { first, frames: frames.into(), marks, excluded, expires }
     }
 }
 
@@ -111,7 +120,7 @@ impl<Frames: AsRef<[u8]>> Batch<Frames> {
 
     /// A copy of the frames that a connection gets. A slice would keep the whole batch for a reader
     /// that is slow and gets little of it, and nothing would count that.
-    pub(super) fn excerpt(&self, id: ConnectionId, since: u64) -> Bytes {
+    fn excerpt(&self, id: ConnectionId, since: u64) -> Bytes {
         let mut excerpt = Vec::new();
         let mut start = 0;
         for (number, mark) in (self.first..).zip(&self.marks) {
@@ -124,14 +133,29 @@ impl<Frames: AsRef<[u8]>> Batch<Frames> {
     }
 }
 
-impl Batch {
-    /// Sends a connection what it gets that is to have all from the event `since` on.
-    pub(super) fn send(&self, id: ConnectionId, outbox: &Outbox, since: u64) {
+impl<Frames: AsRef<[u8]>> Batch<Frames> {
+    /// Sends a connection a copy of what it gets that is to have all from the event `since` on.
+    pub(super) fn send_copy(&self, id: ConnectionId, outbox: &Outbox, since: u64) {
+        let excerpt = self.excerpt(id, since);
+        if excerpt.is_empty() {
+            return;
+        }
         // If it does not fit, the outbox has kept the reason, and the connection ends.
-        if since <= self.first && (self.excluded.is_empty() || !self.excluded.contains(&id)) {
+        match &self.expires {
+            Some(expires) if expires.has_passed() => outbox.deliver(&Response::Lost { count: 1 }.frame().into_bytes()),
+            expires => outbox.deliver_until(&excerpt, expires.as_ref()),
+        };
+    }
+}
+
+impl Batch {
+    /// As [`Batch::send_copy`], without a copy where that is possible.
+    pub(super) fn send(&self, id: ConnectionId, outbox: &Outbox, since: u64) {
+        let whole = since <= self.first && (self.excluded.is_empty() || !self.excluded.contains(&id));
+        if whole && self.expires.is_none() {
             outbox.deliver(&self.frames);
         } else {
-            outbox.deliver(&self.excerpt(id, since));
+            self.send_copy(id, outbox, since);
         }
     }
 }

@@ -8,10 +8,12 @@ use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::protocol::{Close, CloseCode, Frame, end_of_frame};
+use crate::protocol::{Close, CloseCode, Frame, Response, end_of_frame};
+
+use super::expiry::Expiry;
 
 /// What waiting bytes take beside themselves.
-const OVERHEAD: usize = size_of::<Bytes>();
+const OVERHEAD: usize = size_of::<Piece>();
 /// Pieces that one system call writes.
 const PIECES_PER_WRITE: usize = 64;
 
@@ -55,8 +57,9 @@ pub struct Outbox<W: ?Sized = dyn Wire> {
 
 #[derive(Default)]
 struct State {
-    /// Pieces of one or more whole frames.
-    waiting: VecDeque<Bytes>,
+    waiting: VecDeque<Piece>,
+    /// How many of them may be dropped when their time has passed.
+    expiring: usize,
     /// How much of the first piece is written already.
     written: usize,
     /// Bytes that wait, with what it costs to keep them; the first piece counts until it is written
@@ -66,6 +69,12 @@ struct State {
     close: Option<Box<Close>>,
     /// The last frame is in.
     sealed: bool,
+}
+
+/// One or more whole frames; one event, if it expires.
+struct Piece {
+    frames: Bytes,
+    expires: Option<Expiry>,
 }
 
 impl<W: Wire> Outbox<W> {
@@ -80,16 +89,27 @@ impl<W: Wire + ?Sized> Outbox<W> {
     /// the connection breaks. If it does not fit, the connection is closed as too slow, and what
     /// waits is dropped.
     pub fn push(&self, frame: Frame) -> bool {
+        self.push_until(frame, None)
+    }
+
+    /// As [`Outbox::push`], for an event that is dropped instead of being sent too late. Then the
+    /// client is told that one was.
+    pub fn push_until(&self, frame: Frame, expires: Option<&Expiry>) -> bool {
         let state = self.state.lock();
         if !state.accepts() {
             return false;
         }
-        self.add(state, frame.into_bytes())
+        self.add(state, Piece { frames: frame.into_bytes(), expires: expires.cloned() })
     }
 
     /// Writes whole frames at once if nothing waits before them; what does not go is added, as by
     /// [`Outbox::push`]. An error of the wire is left to the connection's task to find.
     pub fn deliver(&self, frames: &Bytes) -> bool {
+        self.deliver_until(frames, None)
+    }
+
+    /// As [`Outbox::deliver`], for one event as in [`Outbox::push_until`].
+    pub fn deliver_until(&self, frames: &Bytes, expires: Option<&Expiry>) -> bool {
         let mut state = self.state.lock();
         if !state.accepts() || frames.is_empty() {
             return false;
@@ -104,16 +124,16 @@ impl<W: Wire + ?Sized> Outbox<W> {
         if written > 0 {
             // What is begun is kept, or else a frame would be torn.
             state.written = written;
-            state.keep(frames.clone());
+            state.keep(Piece { frames: frames.clone(), expires: None });
             drop(state);
             self.writer.wake();
             return true;
         }
-        self.add(state, frames.clone())
+        self.add(state, Piece { frames: frames.clone(), expires: expires.cloned() })
     }
 
-    fn add(&self, mut state: MutexGuard<'_, State>, frames: Bytes) -> bool {
-        let added = state.add(frames, self.max_bytes);
+    fn add(&self, mut state: MutexGuard<'_, State>, piece: Piece) -> bool {
+        let added = state.add(piece, self.max_bytes);
         // Whoever finds something waiting has been woken by whoever put it there.
         let wake = state.waiting.len() == 1 || !added;
         drop(state);
@@ -150,7 +170,7 @@ impl<W: Wire + ?Sized> Outbox<W> {
         }
         state.sealed = true;
         for frame in last {
-            state.keep(frame.into_bytes());
+            state.keep(Piece { frames: frame.into_bytes(), expires: None });
         }
     }
 
@@ -176,6 +196,7 @@ impl<W: Wire + ?Sized> Outbox<W> {
                 state.waiting = VecDeque::new();
                 return Poll::Ready(Ok(()));
             }
+            state.drop_expired();
             let mut pieces = [IoSlice::new(&[]); PIECES_PER_WRITE];
             let count = state.point(&mut pieces);
             match ready!(self.wire.poll_write(cx, pieces.get(..count).unwrap_or_default()))? {
@@ -206,32 +227,63 @@ impl State {
         self.close.is_none() && !self.sealed
     }
 
-    fn add(&mut self, frames: Bytes, max_bytes: usize) -> bool {
-        let cost = frames.len() + OVERHEAD;
+    fn add(&mut self, piece: Piece, max_bytes: usize) -> bool {
+        let cost = piece.frames.len() + OVERHEAD;
+        if self.bytes + cost > max_bytes {
+            self.drop_expired();
+        }
         if self.bytes + cost > max_bytes {
             self.close = Some(Box::new(Close::new(CloseCode::TooSlow, "this client reads too slowly")));
             self.drop_unwritten();
             return false;
         }
-        self.keep(frames);
+        self.keep(piece);
         true
     }
 
-    fn keep(&mut self, frames: Bytes) {
-        self.bytes += frames.len() + OVERHEAD;
-        self.waiting.push_back(frames);
+    fn keep(&mut self, piece: Piece) {
+        self.bytes += piece.frames.len() + OVERHEAD;
+        self.expiring += usize::from(piece.expires.is_some());
+        self.waiting.push_back(piece);
+    }
+
+    /// Drops the events whose time has passed, but for one that is begun, and leaves in their place
+    /// how many they were.
+    fn drop_expired(&mut self) {
+        if self.expiring == 0 {
+            return;
+        }
+        let begun = usize::from(self.written > 0);
+        let waiting = std::mem::take(&mut self.waiting);
+        (self.bytes, self.expiring) = (0, 0);
+        let mut lost = 0;
+        for (index, piece) in waiting.into_iter().enumerate() {
+            if index >= begun && piece.expires.as_ref().is_some_and(Expiry::has_passed) {
+                lost += 1;
+                continue;
+            }
+            self.tell_lost(&mut lost);
+            self.keep(piece);
+        }
+        self.tell_lost(&mut lost);
+    }
+
+    fn tell_lost(&mut self, lost: &mut usize) {
+        let count = std::mem::take(lost);
+        if count > 0 {
+            self.keep(Piece { frames: Response::Lost { count }.frame().into_bytes(), expires: None });
+        }
     }
 
     /// Drops what a slow reader has not been sent, but for the rest of a frame it has a part of.
     fn drop_unwritten(&mut self) {
         let begun = self.waiting.pop_front().filter(|_| self.written > 0);
         self.waiting = VecDeque::new();
-        self.bytes = 0;
-        if let Some(mut begun) = begun {
+        (self.bytes, self.expiring) = (0, 0);
+        if let Some(Piece { frames: mut begun, .. }) = begun {
             begun.truncate(end_of_frame(&begun, self.written));
             if begun.len() > self.written {
-                self.bytes = begun.len() + OVERHEAD;
-                self.waiting.push_back(begun);
+                self.keep(Piece { frames: begun, expires: None });
             } else {
                 self.written = 0;
             }
@@ -242,8 +294,8 @@ impl State {
     fn point<'a>(&'a self, pieces: &mut [IoSlice<'a>]) -> usize {
         let mut skip = self.written;
         let mut count = 0;
-        for (piece, frames) in pieces.iter_mut().zip(&self.waiting) {
-            *piece = IoSlice::new(frames.get(skip..).unwrap_or_default());
+        for (slice, piece) in pieces.iter_mut().zip(&self.waiting) {
+            *slice = IoSlice::new(piece.frames.get(skip..).unwrap_or_default());
             skip = 0;
             count += 1;
         }
@@ -254,10 +306,11 @@ impl State {
     fn account(&mut self, written: usize) {
         self.written += written;
         while let Some(first) = self.waiting.front()
-            && self.written >= first.len()
+            && self.written >= first.frames.len()
         {
-            self.written -= first.len();
-            self.bytes -= first.len() + OVERHEAD;
+            self.written -= first.frames.len();
+            self.bytes -= first.frames.len() + OVERHEAD;
+            self.expiring -= usize::from(first.expires.is_some());
             self.waiting.pop_front();
         }
     }
@@ -403,5 +456,24 @@ mod tests {
         outbox.seal([frame(2)]);
         assert!(write(&outbox, 100));
         assert_eq!(*outbox.wire.seen.lock(), [frame(1).into_bytes(), frame(2).into_bytes()].concat());
+    }
+
+    #[test]
+    fn events_whose_time_has_passed_make_room_and_leave_word_of_how_many_they_were() {
+        let (clock, hands) = crate::Clock::manual();
+        let soon = Expiry::after(&clock, std::time::Duration::from_secs(1));
+        let outbox = outbox(0);
+        assert!(outbox.push(frame(100)));
+        assert!(outbox.push_until(frame(300), Some(&soon)));
+        assert!(outbox.push_until(frame(300), Some(&soon)));
+        // The beginning of the first is written: it is finished whatever happens.
+        assert!(!write(&outbox, 10));
+        hands.advance(std::time::Duration::from_secs(1));
+        assert!(outbox.push(frame(500)), "what has expired makes room");
+        assert!(write(&outbox, 10_000));
+        let lost = Response::Lost { count: 2 }.frame().into_bytes();
+        let expected = [frame(100).into_bytes(), lost, frame(500).into_bytes()].concat();
+        assert_eq!(*outbox.wire.seen.lock(), expected);
+        assert_eq!(outbox.len(), 0);
     }
 }

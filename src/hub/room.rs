@@ -14,6 +14,7 @@ use crate::protocol::{ConnectionId, PresentUser, RoomName};
 
 use super::Entry;
 use super::batch::{Batch, Except};
+use super::expiry::Expiry;
 use super::flusher::Flusher;
 use super::member::Member;
 use super::outbox::Outbox;
@@ -176,7 +177,7 @@ impl Room {
         let is_full = state.is_full();
         let (news, plan) = state.special.as_mut()?.crowd.as_mut()?.look(at, now, is_full);
         if let (Some(news), Some(name)) = (news, self.name()) {
-            let first = state.publish(news.bytes(), Except::Nobody, |out| news.response(name).append_to(out));
+            let first = state.publish(news.bytes(), Except::Nobody, None, |out| news.response(name).append_to(out));
             self.flush_later(state, first);
         }
         plan
@@ -285,14 +286,21 @@ impl State {
 
     /// Adds an event of `about` so many bytes to those that wait to go out, and says whether it is
     /// the first.
-    pub(super) fn publish(&mut self, about: usize, except: Except, encode: impl FnOnce(&mut Vec<u8>)) -> bool {
+    pub(super) fn publish(
+        &mut self,
+        about: usize,
+        except: Except,
+        expires: Option<Expiry>,
+        encode: impl FnOnce(&mut Vec<u8>),
+    ) -> bool {
         if self.seats.is_empty() {
             return false;
         }
         let first = self.flow.is_none();
         let flow = self.flow.get_or_insert_default();
-        if flow.waiting.back().is_none_or(|batch| batch.len() + about > BATCH_BYTES) {
-            flow.waiting.push_back(Batch::starting_at(self.next));
+        let fits = |batch: &Batch<Vec<u8>>| batch.takes_more() && batch.len() + about <= BATCH_BYTES;
+        if expires.is_some() || !flow.waiting.back().is_some_and(fits) {
+            flow.waiting.push_back(Batch::starting_at(self.next, expires));
         }
         if let Some(batch) = flow.waiting.back_mut() {
             flow.bytes += batch.add(about, except, encode);
@@ -337,7 +345,7 @@ impl State {
             batch.send(*id, outbox, *since);
         }
         for batch in &flow.waiting {
-            outbox.deliver(&batch.excerpt(*id, *since));
+            batch.send_copy(*id, outbox, *since);
         }
         *since = *next;
     }

@@ -91,7 +91,7 @@ fn room(name: &str) -> Target {
 
 fn publish_except(hub: &Hub, to: &Target, except: &Target, name: &str) -> usize {
     let name = name.parse().unwrap();
-    let event = Event { to, except, name: &name, from: None, data: RawValue::NULL };
+    let event = Event { to, except, name: &name, from: None, data: RawValue::NULL, expires: None };
     hub.try_publish(&event, None).ok().unwrap()
 }
 
@@ -220,7 +220,7 @@ fn a_full_room_makes_publishers_wait_until_events_have_gone_out() {
     let alice = listener(&hub, "alice", &["a", "b"]);
     let data = RawValue::from_string(format!("\"{}\"", "x".repeat(60_000))).unwrap();
     let (to, both, nobody, name) = (room("a"), room("b"), Target::default(), "e".parse().unwrap());
-    let event = Event { to: &to, except: &nobody, name: &name, from: None, data: &data };
+    let event = Event { to: &to, except: &nobody, name: &name, from: None, data: &data, expires: None };
     let taken = (0..100).take_while(|_| hub.try_publish(&event, None).is_ok()).count();
     assert!((4..10).contains(&taken), "{taken} events of 60 KB");
     // One that goes to a full room goes nowhere else either.
@@ -244,7 +244,7 @@ fn a_member_that_takes_nothing_holds_up_nobody_and_costs_its_bound() {
     let data = RawValue::from_string(format!("\"{}\"", "x".repeat(60_000))).unwrap();
     let (to, nobody, name) = (room("a"), Target::default(), "e".parse().unwrap());
     for _ in 0..100 {
-        let event = Event { to: &to, except: &nobody, name: &name, from: None, data: &data };
+        let event = Event { to: &to, except: &nobody, name: &name, from: None, data: &data, expires: None };
         hub.try_publish(&event, None).ok().unwrap();
         flush(&hub);
         assert!(slow.member().outbox().len() <= 1024 * 1024);
@@ -265,6 +265,11 @@ const PRESENCE: RoomTraits = RoomTraits { max_members: usize::MAX, presence: tru
 impl Listener {
     /// The announcements that it has been sent, in their order.
     fn told(&self) -> Vec<serde_json::Value> {
+        self.messages().into_iter().filter(|message| message["type"] == "presence").collect()
+    }
+
+    /// All that it has been sent.
+    fn messages(&self) -> Vec<serde_json::Value> {
         let _written = self.membership.member().outbox().poll_write(&mut context());
         let written = self.tape.written.lock();
         let (mut rest, mut told) = (&written[..], Vec::new());
@@ -274,10 +279,7 @@ impl Listener {
                 127 => (8, u64::from_be_bytes(after[..8].try_into().unwrap()) as usize),
                 short => (0, usize::from(short)),
             };
-            let message: serde_json::Value = serde_json::from_slice(&after[header..header + length]).unwrap();
-            if message["type"] == "presence" {
-                told.push(message);
-            }
+            told.push(serde_json::from_slice(&after[header..header + length]).unwrap());
             rest = &after[header + length..];
         }
         told
@@ -419,7 +421,7 @@ fn what_a_full_room_cannot_take_is_announced_later() {
     let [alice, _bob] = ["alice", "bob"].map(|user| listener(&hub, user, &["a"]));
     let data = RawValue::from_string(format!("\"{}\"", "x".repeat(60_000))).unwrap();
     let (to, nobody, name) = (room("a"), Target::default(), "e".parse().unwrap());
-    let event = Event { to: &to, except: &nobody, name: &name, from: None, data: &data };
+    let event = Event { to: &to, except: &nobody, name: &name, from: None, data: &data, expires: None };
     while hub.try_publish(&event, None).is_ok() {}
     time.advance(Duration::from_millis(200));
     let next = hub.presence().turn();
@@ -565,4 +567,65 @@ fn a_mass_disconnect_takes_time_for_each_who_goes_and_not_for_each_pair() {
         let (few, many) = (fastest(625), fastest(5000));
         assert!(many < few * 30, "{few:?} for 625 members, {many:?} for 5,000");
     }
+}
+
+#[test]
+fn a_union_of_many_rooms_reaches_each_once_but_for_those_who_are_left_out() {
+    let hub = hub();
+    // Each is in three of sixty rooms, beside each other.
+    let name = |number: usize| format!("r{}", number % 60);
+    let listeners: Vec<_> =
+        (0..60).map(|n| listener(&hub, &format!("u{n}"), &[&name(n), &name(n + 1), &name(n + 2)])).collect();
+    let rooms = (0..60).map(|number| name(number).parse().unwrap()).collect();
+    let connections = vec![listeners[7].member().id(), listeners[8].member().id()];
+    let to = Target { rooms, connections, patterns: vec!["r*".parse().unwrap()], all: true, itself: false };
+    let except = ["r5", "user:u7"].map(|name| name.parse().unwrap());
+    let except = Target { rooms: except.into(), ..Target::default() };
+    assert_eq!(publish_except(&hub, &to, &except, "once"), 56, "u3, u4 and u5 are in r5, and u7 is named");
+    flush(&hub);
+    for (number, listener) in listeners.iter().enumerate() {
+        let expected: &[&str] = if matches!(number, 3..=5 | 7) { &[] } else { &["once"] };
+        assert_eq!(listener.heard(), expected, "u{number}");
+    }
+    let direct = Target { connections: to.connections.clone(), ..Target::default() };
+    assert_eq!(publish_except(&hub, &direct, &except, "direct"), 1);
+}
+
+#[test]
+fn a_pattern_means_personal_rooms_only_if_it_says_so() {
+    let hub = hub();
+    let _listeners = [listener(&hub, "alice", &["a:1", "a:2"]), listener(&hub, "bob", &["b:1"])];
+    let reaches = |pattern: &str| {
+        let to = Target { patterns: vec![pattern.parse().unwrap()], ..Target::default() };
+        publish(&hub, &to, "e")
+    };
+    for (pattern, expected) in
+        [("a:*", 1), ("*:1", 2), ("*", 2), ("user:*", 2), ("user:a*", 1), ("*alice", 0), ("c*", 0)]
+    {
+        assert_eq!(reaches(pattern), expected, "{pattern}");
+    }
+}
+
+/// An event that is worth something for a minute.
+fn publish_for_a_minute(hub: &Hub, clock: &Clock, to: &Target, name: &str) {
+    let (name, nobody) = (name.parse().unwrap(), Target::default());
+    let expires = Expiry::after(clock, Duration::from_secs(60));
+    let event = Event { to, except: &nobody, name: &name, from: None, data: RawValue::NULL, expires: Some(&expires) };
+    assert!(hub.try_publish(&event, None).is_ok());
+}
+
+#[test]
+fn an_event_that_waits_too_long_for_its_turn_is_not_sent_and_its_members_are_told() {
+    let (hub, clock, hands) = hub_with(RoomTraits::default());
+    let alice = listener(&hub, "alice", &["a"]);
+    publish(&hub, &room("a"), "before");
+    publish_for_a_minute(&hub, &clock, &room("a"), "late");
+    publish(&hub, &room("a"), "after");
+    hands.advance(Duration::from_secs(60));
+    publish_for_a_minute(&hub, &clock, &room("a"), "in time");
+    flush(&hub);
+    let told = alice.messages();
+    let events: Vec<&str> = told.iter().map(|told| told["event"].as_str().unwrap_or("lost")).collect();
+    assert_eq!(events, ["before", "lost", "after", "in time"]);
+    assert_eq!(told[1], serde_json::json!({"type": "lost", "count": 1}));
 }

@@ -14,6 +14,12 @@ use super::target::Target;
 const ANSWER_SECONDS: f64 = 5.0;
 const MAX_ANSWER_SECONDS: f64 = 60.0;
 
+/// Events in one batch.
+const MAX_BATCH: usize = 100;
+/// Longest time for which an event may be worth to be sent, in seconds.
+const MAX_TTL_SECONDS: f64 = 300.0;
+/// Longest idempotency key, in bytes.
+const MAX_KEY_BYTES: usize = 128;
 /// Longest id of a token or a session that can be revoked, in bytes.
 const MAX_HANDLE_BYTES: usize = 512;
 
@@ -28,7 +34,15 @@ pub struct BackendPublish<'a> {
     pub event: EventName,
     /// Its data: any JSON, untouched.
     pub data: &'a RawValue,
+    /// For how long it is worth to be sent.
+    pub ttl: Option<Duration>,
+    /// What is published twice under the same key is published once.
+    pub idempotency_key: Option<Box<str>>,
 }
+
+/// The body of `POST /v1/batch`: each event as it is written, and as it was read.
+#[derive(Debug)]
+pub struct Batch<'a>(pub Vec<(&'a str, Result<BackendPublish<'a>, Refusal>)>);
 
 /// The body of `POST /v1/request`.
 #[derive(Debug)]
@@ -139,7 +153,10 @@ impl<'a> BackendPublish<'a> {
     /// # Errors
     /// The refusal of the first field that is wrong.
     pub fn parse(text: &'a str, bounds: Bounds) -> Result<Self, Refusal> {
-        let mut fields = whole(text, bounds)?;
+        Self::take(whole(text, bounds)?, bounds)
+    }
+
+    fn take(mut fields: Fields<'a>, bounds: Bounds) -> Result<Self, Refusal> {
         let to = fields.fields("to")?.ok_or_else(|| fields.missing("to"))?;
         let except = fields.fields("except")?;
         let publish = Self {
@@ -147,10 +164,49 @@ impl<'a> BackendPublish<'a> {
             except: except.map_or_else(|| Ok(Target::default()), |it| Target::from_backend(it, bounds.max_targets))?,
             event: take_event(&mut fields)?,
             data: take_data(&mut fields),
+            ttl: take_ttl(&mut fields)?,
+            idempotency_key: take_idempotency_key(&mut fields)?,
         };
         fields.finish()?;
         Ok(publish)
     }
+}
+
+impl<'a> Batch<'a> {
+    /// Reads a body. What is wrong with one event is kept beside it.
+    ///
+    /// # Errors
+    /// The refusal of what is wrong with the whole.
+    pub fn parse(text: &'a str, bounds: Bounds) -> Result<Self, Refusal> {
+        let mut fields = whole(text, bounds)?;
+        let publishes = fields.list("publishes", MAX_BATCH)?.ok_or_else(|| fields.missing("publishes"))?;
+        fields.finish()?;
+        let read = |(path, raw): (String, &'a RawValue)| {
+            let publish = Fields::inside(raw, path).and_then(|fields| BackendPublish::take(fields, bounds));
+            (raw.get(), publish)
+        };
+        Ok(Self(publishes.into_iter().map(read).collect()))
+    }
+}
+
+fn take_ttl(fields: &mut Fields<'_>) -> Result<Option<Duration>, Refusal> {
+    match fields.number("ttl")? {
+        None => Ok(None),
+        Some(seconds) if seconds > 0.0 && seconds <= MAX_TTL_SECONDS => Ok(Some(Duration::from_secs_f64(seconds))),
+        Some(_) => {
+            let why = format!("must be more than 0 and at most {MAX_TTL_SECONDS} seconds");
+            Err(Refusal::invalid(fields.path_of("ttl"), &why))
+        }
+    }
+}
+
+fn take_idempotency_key(fields: &mut Fields<'_>) -> Result<Option<Box<str>>, Refusal> {
+    let Some(key) = fields.text("idempotency_key")? else { return Ok(None) };
+    if key.is_empty() || key.len() > MAX_KEY_BYTES {
+        let why = format!("must have 1 to {MAX_KEY_BYTES} bytes");
+        return Err(Refusal::invalid(fields.path_of("idempotency_key"), &why));
+    }
+    Ok(Some(key.into()))
 }
 
 impl<'a> InquiryRequest<'a> {

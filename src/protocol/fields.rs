@@ -23,7 +23,7 @@ const SHOWN_BYTES: usize = 64;
 /// The fields of one JSON object that nobody has asked for yet.
 pub(super) struct Fields<'a> {
     /// The field that this object is the value of, if it is not the whole text.
-    parent: Option<&'static str>,
+    parent: Option<Cow<'static, str>>,
     left: Vec<(Cow<'a, str>, &'a RawValue)>,
 }
 
@@ -39,7 +39,7 @@ impl<'a> Fields<'a> {
         Ok((fields, whole))
     }
 
-    fn object(text: &'a str, parent: Option<&'static str>) -> Result<(Self, Result<(), Refusal>), Refusal> {
+    fn object(text: &'a str, parent: Option<Cow<'static, str>>) -> Result<(Self, Result<(), Refusal>), Refusal> {
         match serde_json::from_str::<Object<'a>>(text) {
             Ok(Object { fields, fault }) => {
                 let fields = Self { parent, left: fields };
@@ -56,12 +56,12 @@ impl<'a> Fields<'a> {
 
     /// The full path of a field of this object, as in `to.room`.
     pub(super) fn path_of(&self, name: &str) -> String {
-        self.parent.map_or_else(|| name.to_owned(), |parent| format!("{parent}.{name}"))
+        self.parent.as_ref().map_or_else(|| name.to_owned(), |parent| format!("{parent}.{name}"))
     }
 
     /// The path of this object itself.
-    pub(super) fn own_path(&self) -> &'static str {
-        self.parent.unwrap_or_default()
+    pub(super) fn own_path(&self) -> Cow<'static, str> {
+        self.parent.clone().unwrap_or_default()
     }
 
     /// Takes a field as it came.
@@ -131,11 +131,29 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// Takes a field of the whole text that must be an object, if it is there.
-    pub(super) fn fields(&mut self, name: &'static str) -> Result<Option<Fields<'a>>, Refusal> {
+    /// Takes a field that must be an object, if it is there.
+    pub(super) fn fields(&mut self, name: &str) -> Result<Option<Fields<'a>>, Refusal> {
         let Some(raw) = self.raw(name) else { return Ok(None) };
-        let (fields, whole) = Fields::object(raw.get(), Some(name))?;
-        whole.map(|()| Some(fields))
+        Self::inside(raw, self.path_of(name)).map(Some)
+    }
+
+    /// Takes a list, if it is there, and gives for each entry its path and what it is.
+    pub(super) fn list(&mut self, name: &str, max: usize) -> Result<Option<Vec<(String, &'a RawValue)>>, Refusal> {
+        let Some(raw) = self.raw(name) else { return Ok(None) };
+        let path = self.path_of(name);
+        let Ok(items) = serde_json::from_str::<Vec<&'a RawValue>>(raw.get()) else {
+            return Err(Refusal::invalid(path, "must be a list"));
+        };
+        if items.is_empty() || items.len() > max {
+            return Err(Refusal::invalid(path, &format!("must have 1 to {max} entries")));
+        }
+        Ok(Some(items.into_iter().enumerate().map(|(index, item)| (format!("{path}[{index}]"), item)).collect()))
+    }
+
+    /// The fields of an object that stands somewhere inside the whole text.
+    pub(super) fn inside(raw: &'a RawValue, path: String) -> Result<Fields<'a>, Refusal> {
+        let (fields, whole) = Fields::object(raw.get(), Some(path.into()))?;
+        whole.map(|()| fields)
     }
 
     /// Whether every field has been taken.

@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::name::{MAX_ROOM_BYTES, RoomName};
+use super::name::{MAX_ROOM_BYTES, PERSONAL, RoomName};
 
 /// A pattern of room names: `*` stands for any characters, none included; everything else stands for
 /// itself. It is never longer than the longest name, which bounds the time that a match can take.
@@ -16,6 +16,12 @@ impl Pattern {
     /// Whether a room's name is of this pattern.
     pub fn matches(&self, room: &RoomName) -> bool {
         self.matches_text(room.as_str())
+    }
+
+    /// As [`Pattern::matches`], for a pattern that stands for rooms as a whole: personal rooms are
+    /// meant only by one that begins as their names do.
+    pub fn is_of_kind(&self, room: &RoomName) -> bool {
+        (!room.is_personal() || self.0.starts_with(PERSONAL)) && self.matches(room)
     }
 
     /// Whether every name that is of the other pattern is of this one too. A star of the other can

@@ -22,6 +22,11 @@ impl Problem {
         Refusal::new(code, detail).into()
     }
 
+    /// What is refused, and why.
+    pub fn into_refusal(self) -> Refusal {
+        self.refusal
+    }
+
     /// Adds a header to the answer.
     #[must_use]
     pub fn header(mut self, name: HeaderName, value: &'static str) -> Self {
@@ -49,6 +54,7 @@ impl ErrorCode {
             Self::BodyIncomplete => StatusCode::REQUEST_TIMEOUT,
             Self::UpgradeRequired => StatusCode::UPGRADE_REQUIRED,
             Self::TooManyAttempts => StatusCode::TOO_MANY_REQUESTS,
+            Self::KeyReused => StatusCode::CONFLICT,
             Self::Full | Self::NotStored => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::BAD_REQUEST,
         }

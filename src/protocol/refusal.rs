@@ -70,6 +70,8 @@ pub enum ErrorCode {
     OriginNotAllowed,
     /// HTTP only: too many failed attempts from this address.
     TooManyAttempts,
+    /// HTTP only: something else was published under this idempotency key.
+    KeyReused,
     /// HTTP only: there are as many of these as there may be.
     Full,
     /// HTTP only: a change could not be stored, and has not been made.
@@ -78,7 +80,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// Every code there is, in the order of `protocol.md`.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 35] = [
         Self::NotJson,
         Self::NotAnObject,
         Self::TooDeep,
@@ -111,6 +113,7 @@ impl ErrorCode {
         Self::BadUpgrade,
         Self::OriginNotAllowed,
         Self::TooManyAttempts,
+        Self::KeyReused,
         Self::Full,
         Self::NotStored,
     ];
@@ -150,6 +153,7 @@ impl ErrorCode {
             Self::BadUpgrade => "bad_upgrade",
             Self::OriginNotAllowed => "origin_not_allowed",
             Self::TooManyAttempts => "too_many_attempts",
+            Self::KeyReused => "key_reused",
             Self::Full => "full",
             Self::NotStored => "not_stored",
         }

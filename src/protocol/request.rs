@@ -100,8 +100,19 @@ pub struct Publication<'a> {
     pub event: EventName,
     /// Its data: any JSON, untouched.
     pub data: &'a RawValue,
-    /// Whether the publishing connection gets a copy too, where it is among the recipients.
-    pub echo: bool,
+    /// Who of those who publish gets a copy too, where they are among the recipients.
+    pub echo: Echo,
+}
+
+/// Whether whoever publishes gets a copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Echo {
+    /// Like everybody else.
+    Yes,
+    /// All connections of the user but the one that publishes.
+    NotHere,
+    /// No connection of the user.
+    Nowhere,
 }
 
 impl<'a> Request<'a> {
@@ -165,8 +176,19 @@ impl<'a> Publication<'a> {
             to: Target::from_client(to, bounds.max_targets)?,
             event: take_event(fields)?,
             data: take_data(fields),
-            echo: fields.boolean("echo")?.unwrap_or(true),
+            echo: take_echo(fields)?,
         })
+    }
+}
+
+fn take_echo(fields: &mut Fields<'_>) -> Result<Echo, Refusal> {
+    let echo = fields.boolean("echo")?.unwrap_or(true);
+    match (echo, fields.text("echo_scope")?.as_deref()) {
+        (true, None) => Ok(Echo::Yes),
+        (true, Some(_)) => Err(Refusal::invalid("echo_scope", "goes with `echo` being false")),
+        (false, None | Some("connection")) => Ok(Echo::NotHere),
+        (false, Some("user")) => Ok(Echo::Nowhere),
+        (false, Some(_)) => Err(Refusal::invalid("echo_scope", "must be connection or user")),
     }
 }
 

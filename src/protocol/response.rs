@@ -143,6 +143,11 @@ pub enum Response<'a> {
         #[serde(skip_serializing_if = "Option::is_none")]
         temporary: Option<bool>,
     },
+    /// Events have not been sent to this connection, because they were not worth anything any more.
+    Lost {
+        /// How many.
+        count: usize,
+    },
     /// The token ends soon.
     Expiring {
         /// In so many seconds.

@@ -2,6 +2,7 @@
 
 use super::fields::Fields;
 use super::name::{ConnectionId, RoomName, UserId};
+use super::pattern::Pattern;
 use super::refusal::Refusal;
 
 /// Whom an event is for, or who is left out: a union, in which every connection counts once.
@@ -16,6 +17,8 @@ pub struct Target {
     pub itself: bool,
     /// The members of these rooms, personal rooms of users among them.
     pub rooms: Vec<RoomName>,
+    /// The members of the rooms whose names are of these patterns.
+    pub patterns: Vec<Pattern>,
     /// These connections.
     pub connections: Vec<ConnectionId>,
 }
@@ -39,11 +42,13 @@ impl Target {
         Ok(target)
     }
 
-    /// Reads a target as a backend may write it: rooms, users, all, connections.
+    /// Reads a target as a backend may write it: rooms, users, all, connections, patterns.
     pub(super) fn from_backend(mut fields: Fields<'_>, max: usize) -> Result<Self, Refusal> {
         let mut target = Self::common(&mut fields, max)?;
         target.connections = fields.names("connections", max)?;
         target.connections.extend(fields.name::<ConnectionId>("connection")?);
+        target.patterns = fields.names("patterns", max)?;
+        target.patterns.extend(fields.name::<Pattern>("pattern")?);
         fields.finish()?;
         Ok(target)
     }

@@ -184,7 +184,8 @@ async fn no_event_follows_the_answer_to_a_close() {
             let (nobody, name) = (wsgate::protocol::Target::default(), "e".parse().unwrap());
             let data = serde_json::value::RawValue::NULL;
             while !stop.load(std::sync::atomic::Ordering::Relaxed) {
-                let event = wsgate::hub::Event { to: &to, except: &nobody, name: &name, from: None, data };
+                let event =
+                    wsgate::hub::Event { to: &to, except: &nobody, name: &name, from: None, data, expires: None };
                 runtime.block_on(hub.publish(&event, None));
             }
         }

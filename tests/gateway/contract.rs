@@ -223,6 +223,7 @@ fn every_code_has_a_test() {
         include_str!("rooms.rs"),
         include_str!("rules.rs"),
         include_str!("shutdown.rs"),
+        include_str!("targets.rs"),
     ]
     .concat();
     for code in ErrorCode::ALL {

@@ -68,7 +68,8 @@ async fn the_rooms_events_come_after_the_reply_to_a_join_and_before_the_reply_to
             let (nobody, name) = (wsgate::protocol::Target::default(), "e".parse().unwrap());
             let data = serde_json::value::RawValue::NULL;
             while !stop.load(Ordering::Relaxed) {
-                let event = wsgate::hub::Event { to: &to, except: &nobody, name: &name, from: None, data };
+                let event =
+                    wsgate::hub::Event { to: &to, except: &nobody, name: &name, from: None, data, expires: None };
                 runtime.block_on(hub.publish(&event, None));
                 std::thread::sleep(Duration::from_micros(50));
             }

@@ -8,7 +8,7 @@ pub mod tokens;
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use jsonwebtoken::Algorithm;
@@ -55,6 +55,8 @@ pub struct Server {
     pub hub: Arc<Hub>,
     pub keys: ApiKeys,
     pub limits: Limits,
+    /// Made when it is needed: that takes longer than a test.
+    http: OnceLock<reqwest::Client>,
     clock: Clock,
     time: ManualClock,
     shutdown: Option<oneshot::Sender<()>>,
@@ -108,7 +110,7 @@ impl Server {
             let _dropped_is_asked_too = asked.await;
         }));
         let (shutdown, running) = (Some(shutdown), Some(running));
-        Self { public, backend, hub, keys, limits, clock, time, shutdown, running }
+        Self { public, backend, hub, keys, limits, http: OnceLock::new(), clock, time, shutdown, running }
     }
 
     /// The time of day, since the Unix epoch.
@@ -182,7 +184,8 @@ impl Server {
     /// A request to the API with a key.
     pub async fn api_with(&self, key: &str, method: &str, path: &str, body: &str) -> (u16, Value) {
         let url = format!("http://{}{path}", self.backend);
-        let request = reqwest::Client::new().request(method.parse().unwrap(), url).bearer_auth(key);
+        let request =
+            self.http.get_or_init(reqwest::Client::new).request(method.parse().unwrap(), url).bearer_auth(key);
         let response = within_reason("an answer of the API", request.body(body.to_owned()).send()).await.unwrap();
         (response.status().as_u16(), response.json().await.unwrap())
     }
@@ -190,7 +193,8 @@ impl Server {
     /// A request to the API whose answer is waited for later: its status, and its body as it came.
     pub fn api_later(&self, method: &str, path: &str, body: &str) -> JoinHandle<(u16, String)> {
         let url = format!("http://{}{path}", self.backend);
-        let request = reqwest::Client::new().request(method.parse().unwrap(), url).bearer_auth(API_KEY);
+        let request =
+            self.http.get_or_init(reqwest::Client::new).request(method.parse().unwrap(), url).bearer_auth(API_KEY);
         let request = request.body(body.to_owned());
         tokio::spawn(async move {
             let response = within_reason("an answer of the API", request.send()).await.unwrap();

@@ -10,7 +10,7 @@ use crate::auth::{Decision, Permission};
 use crate::backend::Verdict;
 use crate::config::RoomRule;
 use crate::hub::{Entry, Event, JoinError};
-use crate::protocol::{ErrorCode, Publication, Refusal, RequestId, Response, RoomName, Target};
+use crate::protocol::{Echo, ErrorCode, Publication, Refusal, RequestId, Response, RoomName, Target};
 
 use super::pending::{Done, Outcome, What, not_let};
 use super::{Session, Undone};
@@ -153,13 +153,18 @@ impl Session {
         verdicts: &[(RoomName, Verdict)],
     ) -> Result<(), Undone> {
         let limited = self.may_publish(publication, verdicts)?;
-        let except = Target { itself: !publication.echo, ..Target::default() };
+        let except = match publication.echo {
+            Echo::Yes => Target::default(),
+            Echo::NotHere => Target { itself: true, ..Target::default() },
+            Echo::Nowhere => Target::user(&self.identity.user),
+        };
         let event = Event {
             to: &publication.to,
             except: &except,
             name: &publication.event,
             from: Some(&self.identity.user),
             data: publication.data,
+            expires: None,
         };
         self.membership.hub().try_publish(&event, Some(self.member())).map_err(Undone::Later)?;
         for (rule, max) in limited {
