@@ -32,7 +32,7 @@ async fn main() -> anyhow::Result<()> {
     let mut number = 0_u64;
     while !running.is_finished() {
         let data = to_raw_value(&number)?;
-        let event = Event { to: &to, except: &nobody, name: &name, from: None, data: &data };
+        let event = Event { to: &to, except: &nobody, name: &name, from: None, data: &data, expires: None };
         let reached = hub.publish(&event, None).await;
         tracing::info!(number, reached, "ticked");
         number += 1;
