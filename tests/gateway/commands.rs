@@ -504,3 +504,50 @@ async fn a_token_is_never_in_the_log() {
     let (_, payload) = token.split_once('.').unwrap();
     assert!(!text.contains(&payload[..20]) && !text.contains("token="), "{text}");
 }
+
+#[tokio::test]
+async fn explain_says_yes_or_no_why_and_what_it_would_take() {
+    let config = TempFile::new(
+        "rules.toml",
+        "[[rooms]]\npattern = \"org:{claims.org}:*\"\njoin = \"allow\"\n\n[[rooms]]\npattern = \"chat:*\"\njoin = \"ask\"\n\n[backend]\naccess_url = \"http://127.0.0.1:1/\"\n",
+    );
+    let mut command = wsgate(&["token", "--sub", "alice", "--claim", "org=\"acme\""]);
+    command.env("WSGATE_JWT_SECRET", JWT_SECRET);
+    let (_, token, _) = output(command).await;
+    let explain = async |arguments: &[&str]| {
+        let mut command = wsgate(&["explain", "--config", config.0.to_str().unwrap()]);
+        command.args(arguments).env("WSGATE_JWT_SECRET", JWT_SECRET);
+        let output = within_reason("a command", command.output()).await.unwrap();
+        (
+            output.status.code().unwrap(),
+            String::from_utf8(output.stdout).unwrap(),
+            String::from_utf8(output.stderr).unwrap(),
+        )
+    };
+    let (code, said, _) = explain(&["--token", token.trim(), "join", "org:acme:a"]).await;
+    let expected = "Yes: alice join org:acme:a\n  because  the rule `org:{claims.org}:*` allows it to everybody\n  \
+                    rule     rooms[0], line 1: join = \"allow\"\n";
+    assert_eq!((code, said.as_str()), (0, expected));
+    let (code, said, _) = explain(&["--user", "alice", "join", "org:acme:a"]).await;
+    assert_eq!(code, 1);
+    for part in
+        ["No: alice join org:acme:a", "none of the 2 rules holds", "needed   claims for which", "`org` is missing"]
+    {
+        assert!(said.contains(part), "{part}\n{said}");
+    }
+    let (code, said, _) = explain(&["--user", "alice", "join", "chat:1"]).await;
+    assert_eq!((code, said.lines().next()), (2, Some("The backend decides: alice join chat:1")));
+    for (arguments, why) in [
+        (&["--token", "nonsense", "join", "a"][..], "this is not a JWT"),
+        (&["--user", "alice", "fly", "a"], "join, publish or members"),
+        (&["--user", "", "join", "a"], "must not be empty"),
+        (&["join", "a"], "--user"),
+    ] {
+        let (code, _, error) = explain(arguments).await;
+        assert!(code != 0 && error.contains(why), "{arguments:?} {error}");
+    }
+    let wrong = TempFile::new("wrong.toml", "[[rooms]]\npattern = \"a\"\n\n[[rooms]]\npattern = \"a\"\n");
+    let (succeeded, _, error) =
+        output(wsgate(&["explain", "--config", wrong.0.to_str().unwrap(), "--user", "x", "join", "a"])).await;
+    assert!(!succeeded && error.contains("rooms[1].pattern (line 4)"), "{error}");
+}

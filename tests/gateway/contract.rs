@@ -13,7 +13,7 @@ use crate::support::{Client, Server, until};
 const PROTOCOL: &str = include_str!("../../protocol.md");
 
 /// One transcript: a gateway of its own, and who is connected to it.
-struct Play {
+pub(crate) struct Play {
     server: Server,
     clients: HashMap<String, Client>,
     grants: HashMap<String, Value>,
@@ -26,8 +26,13 @@ struct Play {
 }
 
 impl Play {
+    pub(crate) fn new(server: Server) -> Self {
+        let (reply_to, ticket) = (String::new(), String::new());
+        Self { server, clients: HashMap::new(), grants: HashMap::new(), answer: None, reply_to, ticket }
+    }
+
     #[allow(clippy::print_stderr, reason = "shown if the test fails")]
-    async fn line(&mut self, line: &str) {
+    pub(crate) async fn line(&mut self, line: &str) {
         eprintln!("{line}");
         if let Some((time, unit)) = line.split_once(' ').filter(|(_, rest)| rest.starts_with("second")) {
             assert!(unit.ends_with("pass") || unit.ends_with("passes"), "{line}");
@@ -169,14 +174,7 @@ async fn every_example_of_the_contract_is_true() {
     for transcript in transcripts {
         let backend = Backend::start(answer).await;
         let server = Server::with_file(&format!("{RULES}{}", backend.file())).await;
-        let mut play = Play {
-            server,
-            clients: HashMap::new(),
-            grants: HashMap::new(),
-            answer: None,
-            reply_to: String::new(),
-            ticket: String::new(),
-        };
+        let mut play = Play::new(server);
         for line in transcript.lines() {
             play.line(line).await;
         }
