@@ -97,7 +97,7 @@ fn details(wanted: &TicketRequest<'_>) -> Result<Option<Box<Details>>, Problem> 
     let claims = wanted.claims.map_or_else(|| Ok(Map::new()), Map::deserialize);
     let claims = claims.map_err(|_| Refusal::invalid("claims", "must be an object"))?;
     let profile = wanted.profile.map(profile).transpose().map_err(|why| Refusal::invalid("profile", &why))?;
-    Ok(Some(Box::new(Details { claims: Arc::new(claims), profile })))
+    Ok(Some(Box::new(Details { claims: Arc::new(claims), profile, guest: None })))
 }
 
 #[derive(Serialize, ToSchema)]

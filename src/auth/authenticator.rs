@@ -10,7 +10,7 @@ use crate::config::{Anonymous, Config, ConfigError};
 use crate::protocol::UserId;
 
 use super::grants::Grants;
-use super::identity::{ANONYMOUS_PREFIX, Authority, Guest, Identity};
+use super::identity::{ANONYMOUS_PREFIX, Authority, Details, Guest, Identity};
 use super::reason::{Reason, TokenError};
 use super::revocation::Revocations;
 use super::ticket::Tickets;
@@ -88,6 +88,7 @@ impl Authenticator {
         let number = getrandom::u64().map_err(|error| unverifiable(error.to_string()))?;
         let user: UserId = format!("{ANONYMOUS_PREFIX}{number:016x}").parse().map_err(unverifiable)?;
         let now = self.clock.unix();
+        let guest = Guest { max_rooms: guests.max_rooms, calls: guests.calls, _place: place };
         Ok(Identity {
             user,
             expires_at: now + guests.lifetime,
@@ -95,8 +96,7 @@ impl Authenticator {
             authority: Authority::Nobody,
             issued_at: now,
             handles: None,
-            guest: Some(Box::new(Guest { max_rooms: guests.max_rooms, calls: guests.calls, _place: place })),
-            details: None,
+            details: Some(Box::new(Details { guest: Some(guest), ..Details::default() })),
         })
     }
 

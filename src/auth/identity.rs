@@ -38,19 +38,19 @@ pub struct Identity {
     pub issued_at: Duration,
     /// Names by which it can be revoked, where it has any.
     pub handles: Option<Box<Handles>>,
-    /// For somebody without a token.
-    pub guest: Option<Box<Guest>>,
     /// What else is known, where somebody wants to know it.
     pub details: Option<Box<Details>>,
 }
 
 /// What else is known of somebody: it takes room on every connection, and most need none of it.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub struct Details {
     /// All claims of the token, if rules or a backend ask for them.
     pub claims: Arc<Map<String, Value>>,
     /// What others in the same rooms may see of the user.
     pub profile: Option<Arc<RawValue>>,
+    /// What holds for somebody without a token.
+    pub guest: Option<Guest>,
 }
 
 /// Who vouches for an identity.
@@ -96,9 +96,13 @@ impl Identity {
             authority: Authority::Nobody,
             issued_at: Duration::ZERO,
             handles: None,
-            guest: None,
             details: None,
         }
+    }
+
+    /// What holds for somebody without a token; none for whoever has one.
+    pub fn guest(&self) -> Option<&Guest> {
+        self.details.as_ref()?.guest.as_ref()
     }
 
     /// All claims of the token, where they are kept.

@@ -120,7 +120,7 @@ impl Issuer {
         let grants = self.grants(claims)?;
         let authority = Authority::Issuer(self.number);
         let details = self.details(claims)?;
-        Ok(Identity { user, expires_at, grants, authority, issued_at, handles, guest: None, details })
+        Ok(Identity { user, expires_at, grants, authority, issued_at, handles, details })
     }
 
     /// Whether a token is meant for here.
@@ -199,7 +199,7 @@ impl Issuer {
         };
         let kept = if self.keeps_claims { Arc::new(claims.all().clone()) } else { Arc::default() };
         let needed = self.keeps_claims || profile.is_some();
-        Ok(needed.then(|| Box::new(Details { claims: kept, profile })))
+        Ok(needed.then(|| Box::new(Details { claims: kept, profile, guest: None })))
     }
 
     fn grants(&self, claims: &Claims) -> Result<Grants, TokenError> {

@@ -7,7 +7,7 @@ use crate::config::{Access, Asker, Config, Placeholder, RoomRule, RoomTraits};
 use crate::protocol::RoomName;
 
 use super::grants::Permission;
-use super::identity::{Authority, Identity};
+use super::identity::Identity;
 
 /// The rules for rooms. The first that a room matches decides; where none does, everything is denied.
 pub struct Rules {
@@ -151,7 +151,7 @@ impl Rules {
     }
 
     fn of(&self, identity: &Identity) -> &[RoomRule] {
-        if identity.authority == Authority::Nobody && identity.guest.is_some() { &self.guests } else { &self.members }
+        if identity.guest().is_some() { &self.guests } else { &self.members }
     }
 }
 
@@ -198,7 +198,7 @@ mod tests {
         let serde_json::Value::Object(claims) = claims else { unreachable!() };
         let mut identity = Identity::of("alice".parse().unwrap());
         identity.grants.add("secret:*=join").unwrap();
-        identity.details = Some(Box::new(Details { claims: Arc::new(claims), profile: None }));
+        identity.details = Some(Box::new(Details { claims: Arc::new(claims), ..Details::default() }));
         identity
     }
 

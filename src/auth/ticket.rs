@@ -127,7 +127,6 @@ impl Tickets {
             // When it was made: what has been revoked since then is revoked.
             issued_at: lapses.saturating_sub(offer.valid_for),
             handles,
-            guest: None,
             details: offer.details,
         })
     }

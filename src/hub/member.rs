@@ -22,7 +22,8 @@ pub struct Member {
     user: UserId,
     outbox: Arc<Outbox>,
     /// What it shows in every room in which it shows nothing else.
-    profile: Option<Arc<RawValue>>,
+    /// In a box, since an `Arc` of what has no size of its own takes twice the room, and few have one.
+    profile: Option<Box<Arc<RawValue>>>,
     /// Who sends the events of the rooms that it is the first in.
     flusher: Arc<Flusher>,
     places: Mutex<Places>,
@@ -62,7 +63,15 @@ impl Member {
         flusher: Arc<Flusher>,
         profile: Option<Arc<RawValue>>,
     ) -> Self {
-        Self { id, user, outbox, profile, flusher, places: Mutex::default(), notices: AtomicU8::new(0) }
+        Self {
+            id,
+            user,
+            outbox,
+            profile: profile.map(Box::new),
+            flusher,
+            places: Mutex::default(),
+            notices: AtomicU8::new(0),
+        }
     }
 
     /// The connection's id.
@@ -82,7 +91,7 @@ impl Member {
 
     /// What it shows of itself in every room in which it shows nothing else.
     pub fn profile(&self) -> Option<&Arc<RawValue>> {
-        self.profile.as_ref()
+        self.profile.as_deref()
     }
 
     /// How many rooms it is in, the personal one not counted.

@@ -77,7 +77,7 @@ impl Session {
 
     /// Passes a call on to the backend.
     pub(super) fn call(&mut self, id: Option<RequestId<'_>>, call: Call<'_>) -> Result<(), Refusal> {
-        if self.identity.guest.as_ref().is_some_and(|guest| !guest.calls) {
+        if self.identity.guest().is_some_and(|guest| !guest.calls) {
             let message = "connections without a token may not call";
             return Err(Refusal::of(ErrorCode::Forbidden, "type", message));
         }

@@ -39,7 +39,7 @@ impl Session {
         room: &RoomName,
         data: Option<Arc<RawValue>>,
     ) -> Result<(), Refusal> {
-        let guest = self.identity.guest.as_ref();
+        let guest = self.identity.guest();
         if let Some(guest) =
             guest.filter(|guest| !self.member().is_in(room) && self.member().rooms() >= guest.max_rooms)
         {
