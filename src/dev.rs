@@ -115,7 +115,7 @@ fn token(secret: &Secret, user: &str) -> Result<String, DevError> {
     let exp = (Clock::system().unix() + TOKEN_LIFE).as_secs() as f64;
     let mut grants = Grants::default();
     // The text is ours, and right.
-    let _added = grants.add("*=join,publish");
+    let _added = grants.add("*=join,publish,members");
     Ok(mint(secret, &Claims { sub: user.to_owned(), exp, nbf: None, grants })?)
 }
 
