@@ -83,7 +83,7 @@ struct Explanation {
 }
 
 /// Whether a user may do something in a room, and why.
-#[utoipa::path(get, path = "/v1/explain", params(Asked), responses((status = 200, body = Explained)))]
+#[utoipa::path(get, path = "/v1/explain", params(Asked), responses((status = 200, body = Explained), (status = 400)))]
 async fn explain(
     State(api): State<Arc<Api>>,
     caller: Caller,

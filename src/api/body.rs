@@ -34,7 +34,7 @@ pub(super) struct PublishBody {
 #[derive(ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct BatchBody {
-    /// Each may be anything: what is wrong with one is said in its result.
+    /// What is malformed in one of them is the fault of the whole: then nothing is done.
     #[schema(min_items = 1, max_items = 100)]
     publishes: Vec<PublishBody>,
 }

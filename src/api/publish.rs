@@ -73,10 +73,7 @@ pub(super) async fn batch(State(api): State<Arc<Api>>, caller: Caller, request: 
     let body = api.body(request).await?;
     let mut results = Vec::new();
     for (written, publish) in Batch::parse(text(&body)?, api.bounds())?.0 {
-        let outcome = match publish {
-            Ok(publish) => api.publish(&caller, &publish, written).await.map_err(Problem::into_refusal),
-            Err(refusal) => Err(refusal),
-        };
+        let outcome = api.publish(&caller, &publish, written).await.map_err(Problem::into_refusal);
         results.push(outcome.map_or_else(Outcome::refused, Outcome::Published));
     }
     Ok(json(&Results { results }))

@@ -42,7 +42,7 @@ pub struct BackendPublish<'a> {
 
 /// The body of `POST /v1/batch`: each event as it is written, and as it was read.
 #[derive(Debug)]
-pub struct Batch<'a>(pub Vec<(&'a str, Result<BackendPublish<'a>, Refusal>)>);
+pub struct Batch<'a>(pub Vec<(&'a str, BackendPublish<'a>)>);
 
 /// The body of `POST /v1/request`.
 #[derive(Debug)]
@@ -173,19 +173,18 @@ impl<'a> BackendPublish<'a> {
 }
 
 impl<'a> Batch<'a> {
-    /// Reads a body. What is wrong with one event is kept beside it.
+    /// Reads a body.
     ///
     /// # Errors
-    /// The refusal of what is wrong with the whole.
+    /// The refusal of the first field that is wrong, of whichever event.
     pub fn parse(text: &'a str, bounds: Bounds) -> Result<Self, Refusal> {
         let mut fields = whole(text, bounds)?;
         let publishes = fields.list("publishes", MAX_BATCH)?.ok_or_else(|| fields.missing("publishes"))?;
         fields.finish()?;
         let read = |(path, raw): (String, &'a RawValue)| {
-            let publish = Fields::inside(raw, path).and_then(|fields| BackendPublish::take(fields, bounds));
-            (raw.get(), publish)
+            Ok((raw.get(), BackendPublish::take(Fields::inside(raw, path)?, bounds)?))
         };
-        Ok(Self(publishes.into_iter().map(read).collect()))
+        publishes.into_iter().map(read).collect::<Result<_, _>>().map(Self)
     }
 }
 

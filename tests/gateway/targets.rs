@@ -133,21 +133,25 @@ async fn a_batch_is_done_in_order_and_each_event_on_its_own() {
     let server = Server::start().await;
     let [mut alice] = server.members(["alice"], &["a"]).await;
     let publish = |event: &str| json!({"to": {"room": "a"}, "event": event, "idempotency_key": event});
-    let publishes =
-        json!([publish("one"), {"to": {"rooms": ["a", ""]}, "event": "e"}, 7, publish("two"), publish("one")]);
-    let (status, answer) = server.api("POST", "/v1/batch", &json!({"publishes": publishes}).to_string()).await;
-    assert_eq!(status, 200);
-    let fault =
-        |code: &str, field: &str, message: &str| json!({"error": {"code": code, "field": field, "message": message}});
-    let expected = json!([
-        {"reached": 1},
-        fault("invalid_field", "publishes[1].to.rooms[1]", "`publishes[1].to.rooms[1]` must not be empty"),
-        fault("invalid_field", "publishes[2]", "`publishes[2]` must be an object"),
-        {"reached": 1},
-        {"reached": 1, "duplicate": true},
-    ]);
-    assert_eq!(answer["results"], expected);
+    let reused = json!({"to": {"room": "a"}, "event": "another", "idempotency_key": "one"});
+    let batch = |publishes: Value| json!({"publishes": publishes}).to_string();
+    let publishes = json!([publish("one"), reused, publish("two"), publish("one")]);
+    let (status, answer) = server.api("POST", "/v1/batch", &batch(publishes)).await;
+    let message = "`idempotency_key` was used for something else within the last 5 minutes";
+    let error = json!({"code": "key_reused", "field": "idempotency_key", "message": message});
+    let expected = json!([{"reached": 1}, {"error": error}, {"reached": 1}, {"reached": 1, "duplicate": true}]);
+    assert_eq!((status, &answer["results"]), (200, &expected));
     assert_eq!((alice.event().await, alice.event().await), ("one".to_owned(), "two".to_owned()));
+    // What is malformed in one is the fault of the whole.
+    for (wrong, code, field) in [
+        (json!({"to": {"rooms": ["a", ""]}, "event": "e"}), "invalid_field", "publishes[1].to.rooms[1]"),
+        (json!({"to": {"room": "a"}}), "missing_field", "publishes[1].event"),
+        (json!({"to": {"room": "a"}, "event": "e", "ttl": 0}), "invalid_field", "publishes[1].ttl"),
+        (json!(7), "invalid_field", "publishes[1]"),
+    ] {
+        let (status, answer) = server.api("POST", "/v1/batch", &batch(json!([publish("three"), wrong]))).await;
+        assert_eq!((status, &answer["code"], &answer["field"]), (400, &json!(code), &json!(field)));
+    }
     alice.hears_nothing().await;
 }
 
