@@ -53,7 +53,7 @@ async function emit(publish) {
 // socket.on("disconnect", (reason) => console.log(…))
 function events({ events }) {
   for (const { type, user, code, connections } of events) {
-    console.log(type === "connected" ? `${user} connected` : `${user} disconnected (${code ?? "lost"}), ${connections} left`);
+    console.log(type === "connected" ? `${user} connected` : `${user} disconnected (${code ?? "by the client"}), ${connections} left`);
   }
   return {};
 }

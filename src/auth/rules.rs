@@ -109,8 +109,7 @@ impl Rules {
     pub fn explain(&self, identity: &Identity, permission: Permission, room: &RoomName) -> Ruling {
         let mut needed = self.near(identity, permission, room);
         let Some((number, rule)) = self.rule(identity, room) else {
-            let because =
-                format!("none of the {} rules holds for {room} and {}", self.of(identity).len(), identity.user);
+            let because = format!("no rule holds for {room} and {}", identity.user);
             needed.push(format!("a rule whose pattern {room} matches"));
             return Ruling { allowed: Some(false), rule: None, grant: None, because, needed };
         };

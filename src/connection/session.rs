@@ -42,8 +42,8 @@ pub(super) struct Session {
     /// When the connection has lived as long as one may, as the time since the Unix epoch.
     lives_until: Duration,
     bad_frames: u32,
-    /// How often the token has been renewed.
-    renewals: u32,
+    /// How often what the client may do has been put into question: a verdict from before is none.
+    epoch: u32,
     busy: Option<Box<Busy>>,
     /// What had been revoked when it was last asked whether this is meant.
     revocations: u64,
@@ -162,7 +162,7 @@ impl Session {
             look_at: door.clock.now(),
             lives_until: door.limits.lifetime().map_or(Duration::MAX, |lifetime| door.clock.unix() + lifetime),
             bad_frames: 0,
-            renewals: 0,
+            epoch: 0,
             busy: None,
             // None: what was revoked while it was being let in concerns it too.
             revocations: 0,
@@ -354,7 +354,7 @@ impl Session {
         }
         self.door.metrics.accept();
         let replaced = std::mem::replace(&mut self.identity, identity);
-        self.renewals = self.renewals.wrapping_add(1);
+        self.epoch = self.epoch.wrapping_add(1);
         self.mark();
         // Who renews with the token whose end has just been announced is not told again: that client
         // would renew again with the same, and so on.
@@ -389,6 +389,7 @@ impl Session {
     fn heed_notices(&mut self) {
         let notices = self.member().take_notices();
         if notices & RECHECK != 0 {
+            self.epoch = self.epoch.wrapping_add(1);
             self.recheck();
         }
         if notices & ERRAND != 0 {

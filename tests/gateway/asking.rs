@@ -534,3 +534,21 @@ async fn what_the_backend_says_of_a_member_is_seen_by_the_others() {
     let answer = alice.request(json!({"type": "members", "room": "ask:1"})).await;
     assert_eq!(answer["members"], json!([{"user": "alice", "connections": 1, "data": {"colour": "red"}}]));
 }
+
+#[tokio::test]
+async fn a_yes_from_before_a_recheck_lets_nobody_in() {
+    let backend = Backend::start(yes).await;
+    let server = asking(&backend).await;
+    let turns = backend.waits(yes);
+    let mut alice = server.connect("alice", json!({})).await;
+    send_join(&mut alice, "ask:1", "join").await;
+    backend.asked_at_least(1).await;
+    // The backend has said yes, and thinks otherwise before the gateway has heard it.
+    backend.answers(no);
+    recheck(&server, "alice").await;
+    alice.is_heard().await;
+    turns.add_permits(1);
+    let answer = alice.receive().await;
+    assert_eq!((&answer["id"], &answer["code"]), (&json!("join"), &json!("forbidden")));
+    assert_eq!(server.publish(json!({"to": {"room": "ask:1"}, "event": "e"})).await, 0);
+}

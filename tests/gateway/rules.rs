@@ -165,7 +165,12 @@ async fn a_rule_bounds_how_fast_a_connection_publishes() {
     for _ in 0..3 {
         assert_eq!(publish(&mut alice, "a").await, json!(null));
     }
-    assert_eq!(publish(&mut bob, "b").await, json!(null), "each connection has its own measure");
+    bob.join("c").await;
+    let to_both = json!({"type": "publish", "to": {"rooms": ["b", "c"]}, "event": "e", "echo": false});
+    for expected in [json!(null), json!(null), json!(null), json!("too_fast")] {
+        let code = bob.request(to_both.clone()).await["code"].clone();
+        assert_eq!(code, expected, "each connection has its own measure, and an event is one in however many rooms");
+    }
     let refused = alice.request(json!({"type": "publish", "to": {"room": "a"}, "event": "e"})).await;
     assert_eq!((&refused["code"], &refused["temporary"]), (&json!("too_fast"), &json!(true)));
     server.pass(Duration::from_millis(334));

@@ -16,8 +16,8 @@ use super::Session;
 pub(super) struct Pending {
     id: Option<Box<RawValue>>,
     what: What,
-    /// How often the token had been renewed: an answer about the token before is worth nothing.
-    renewals: u32,
+    /// When it was asked, as [`Session::epoch`] counts.
+    epoch: u32,
     outcome: BoxFuture<'static, Outcome>,
 }
 
@@ -46,7 +46,7 @@ pub(super) struct Done {
     pub(super) id: Option<Box<RawValue>>,
     pub(super) what: What,
     pub(super) outcome: Outcome,
-    /// Whether the token has been renewed meanwhile.
+    /// Whether the token has been renewed meanwhile, or a recheck asked for.
     pub(super) outdated: bool,
 }
 
@@ -100,8 +100,8 @@ impl Session {
     }
 
     fn wait_for(&mut self, id: Option<RequestId<'_>>, what: What, outcome: BoxFuture<'static, Outcome>) {
-        let (id, renewals) = (id.map(RequestId::to_owned), self.renewals);
-        self.busy().pending.push(Pending { id, what, renewals, outcome });
+        let (id, epoch) = (id.map(RequestId::to_owned), self.epoch);
+        self.busy().pending.push(Pending { id, what, epoch, outcome });
     }
 
     /// The first of what waits that waits no more.
@@ -112,9 +112,9 @@ impl Session {
             Poll::Pending => None,
         };
         let (index, outcome) = pending.iter_mut().map(ready).enumerate().find_map(|(at, it)| Some((at, it?)))?;
-        let Pending { id, what, renewals, .. } = pending.remove(index);
+        let Pending { id, what, epoch, .. } = pending.remove(index);
         self.settle();
-        Some(Done { id, what, outcome, outdated: renewals != self.renewals })
+        Some(Done { id, what, outcome, outdated: epoch != self.epoch })
     }
 
     /// Gives up waiting to join a room, and says whether the client did.

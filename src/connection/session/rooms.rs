@@ -209,7 +209,10 @@ impl Session {
                 return Err(not_joined("to", room).into());
             }
             self.check_limits(number, rule, publication, room)?;
-            limited.extend(rule.max_publishes_per_second.map(|max| (number, max)));
+            // One event, in however many rooms of the rule.
+            if let Some(max) = rule.max_publishes_per_second.filter(|max| !limited.contains(&(number, *max))) {
+                limited.push((number, max));
+            }
         }
         if unasked.is_empty() { Ok(limited) } else { Err(Undone::Unasked(unasked)) }
     }
