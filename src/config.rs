@@ -6,6 +6,7 @@ mod file;
 mod issuer;
 mod limits;
 mod origin;
+mod pattern;
 mod room;
 
 use std::borrow::Cow;
@@ -28,7 +29,8 @@ pub use file::File;
 pub use issuer::{Issuer, KeySource, Place};
 pub use limits::Limits;
 pub use origin::{OriginPattern, Origins};
-pub use room::{Access, Asker, PRESENCE_LIMIT, Placeholder, RoomPattern, RoomRule, RoomTraits};
+pub use pattern::{Asker, Placeholder, RoomPattern};
+pub use room::{Access, PRESENCE_LIMIT, RoomRule, RoomTraits};
 
 /// Everything the gateway needs to know before it starts.
 #[derive(Debug, Clone)]
