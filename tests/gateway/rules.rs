@@ -302,3 +302,32 @@ fn a_rule_that_cannot_be_stops_the_start_with_its_line_and_the_reason() {
         assert!(parts.iter().all(|part| why.contains(part)), "{text}\n{why}");
     }
 }
+
+#[tokio::test]
+async fn what_a_token_or_a_ticket_shows_of_a_user_is_seen_by_those_who_may_see_the_members() {
+    let server = Server::configured(|config| config.issuers[0].profile_claim = Some("show".to_owned())).await;
+    let grants = json!({"a": ["join", "members"]});
+    let mut alice = server.connect_with("alice", json!({"show": {"name": "Alice"}, "grants": grants})).await;
+    alice.join("a").await;
+    let ticket = json!({"user": "bob", "grants": grants, "profile": "Bob"}).to_string();
+    let (_, answer) = server.api("POST", "/v1/tickets", &ticket).await;
+    let mut bob = server.connect_by(&format!("?ticket={}", answer["ticket"].as_str().unwrap())).await;
+    bob.join("a").await;
+    let mut carol = server.connect_with("carol", json!({"grants": grants})).await;
+    carol.join("a").await;
+    let members = alice.request(json!({"type": "members", "room": "a"})).await["members"].clone();
+    let expected = json!([
+        {"user": "alice", "connections": 1, "data": {"name": "Alice"}},
+        {"user": "bob", "connections": 1, "data": "Bob"},
+        {"user": "carol", "connections": 1},
+    ]);
+    assert_eq!(members, expected);
+    let long = "x".repeat(2047);
+    let mut mallory = server.dial(&format!("?token={}", server.token_with("mallory", json!({"show": long})))).await;
+    assert_eq!(mallory.closed().await.0, 4401);
+    for (field, value) in [("profile", json!(long)), ("claims", json!([])), ("claims", json!("a"))] {
+        let body = json!({"user": "bob", field: value}).to_string();
+        let (status, answer) = server.api("POST", "/v1/tickets", &body).await;
+        assert_eq!((status, &answer["code"], &answer["field"]), (400, &json!("invalid_field"), &json!(field)));
+    }
+}
