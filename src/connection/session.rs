@@ -18,7 +18,7 @@ use crate::errand::{ERRAND, RECHECK};
 use crate::hub::{Full, Member, Membership};
 use crate::protocol::{
     Action, Bounds, Close, CloseCode, ConnectionId, ErrorCode, InquiryId, Refusal, Request, RequestId, Response,
-    RoomName,
+    RoomName, UserId,
 };
 
 use super::Door;
@@ -174,7 +174,7 @@ impl Session {
         session.plan_warning();
         let (door, user, connection) = (&session.door, &session.identity.user, session.member().id());
         door.backend.tell(|| {
-            let (at, connections) = (door.clock.unix().as_secs(), door.hub.connections_of(user).len());
+            let (at, connections) = (door.clock.unix().as_secs(), connections_of(user, door));
             Event::Connected { user: user.clone(), connection, at, connections }
         });
         session
@@ -189,7 +189,7 @@ impl Session {
         let (code, reason) = (close.map(|close| close.code.number()), close.map(|close| close.reason.to_string()));
         let at = door.clock.unix().as_secs();
         door.backend.tell(|| {
-            let connections = door.hub.connections_of(&user).len();
+            let connections = connections_of(&user, &door);
             Event::Disconnected { user, connection, at, connections, code, reason }
         });
     }
@@ -503,6 +503,12 @@ impl Session {
     fn member(&self) -> &Arc<Member> {
         self.membership.member()
     }
+}
+
+/// How many connections a user has.
+fn connections_of(user: &UserId, door: &Door) -> usize {
+    // Not those themselves: this is counted while no other event can be made.
+    door.hub.members_of(&RoomName::personal(user), 0).0
 }
 
 /// When a token ends, in Unix seconds, and in how many seconds that is.
