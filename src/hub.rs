@@ -287,7 +287,8 @@ impl Hub {
                 let outside: SmallVec<[ConnectionId; 8]> = state.ids().filter(not).collect();
                 (outside.iter().copied().collect(), outside.len())
             };
-            reached += state.len() - outside;
+            // Whoever was counted as outside may have left since.
+            reached += state.len().saturating_sub(outside);
             if several {
                 reached_ids.extend(state.ids());
             }

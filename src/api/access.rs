@@ -98,6 +98,7 @@ async fn explain(
     let (user, explanations) = match (asked.user, asked.token) {
         (Some(user), None) => {
             let user: UserId = user.parse().map_err(invalid("user"))?;
+            caller.user(&user)?;
             let explanations = api.explain_user(&user, action, &room).await;
             (user, explanations)
         }
@@ -105,6 +106,7 @@ async fn explain(
             let identity = api.authenticator.authenticate(&Credential::Token(token.into()), None).await;
             let refused = |error: TokenError| Refusal::invalid("token", &format!("is refused: {}", error.detail));
             let identity = identity.map_err(refused)?;
+            caller.user(&identity.user)?;
             let ruling = api.rules.explain(&identity, action, &room);
             (identity.user, vec![Explanation { by: "token", connection: None, ruling }])
         }
@@ -119,12 +121,9 @@ impl Api {
         let mut explanations = Vec::new();
         for member in self.hub.connections_of(user).iter().take(self.config.limits.max_listed_members) {
             let asking = self.errands.ask(member, action, room.clone());
-            match self.config.clock.timeout(ANSWER_TIME, asking).await {
-                Some(Some(ruling)) => {
-                    explanations.push(Explanation { by: "connection", connection: Some(member.id()), ruling });
-                }
-                // It has gone.
-                Some(None) | None => drop(self.errands.take(member.id())),
+            // Nothing is said by one that has gone.
+            if let Some(Some(ruling)) = self.config.clock.timeout(ANSWER_TIME, asking).await {
+                explanations.push(Explanation { by: "connection", connection: Some(member.id()), ruling });
             }
         }
         if explanations.is_empty() {

@@ -1,10 +1,11 @@
 //! What the backend has said, for as long as it says so; and what it is being asked, once for all who
 //! want to know the same.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use futures_util::future::{BoxFuture, Shared};
 use serde_json::{Map, Value};
 
@@ -24,8 +25,9 @@ struct Asked {
     user: UserId,
     room: RoomName,
     action: Action,
-    /// Without those that every token has its own of.
-    claims: Map<String, Value>,
+    /// A digest of the claims, without those that every token has its own of. The claims themselves would
+    /// be kept once for each answer, and a user may have many.
+    claims: Box<[u8]>,
 }
 
 /// An answer that is on its way, for as many as want it.
@@ -55,7 +57,10 @@ pub(super) enum Known {
 impl Key {
     pub(super) fn new(user: &UserId, room: &RoomName, action: Action, claims: &Map<String, Value>) -> Self {
         let lasting = |(name, _): &(&String, &Value)| !matches!(name.as_str(), "exp" | "iat" | "nbf" | "jti");
-        let claims = claims.iter().filter(lasting).map(|(name, value)| (name.clone(), value.clone())).collect();
+        // In order, so that the same claims are always written in the same way.
+        let claims: BTreeMap<&String, &Value> = claims.iter().filter(lasting).collect();
+        let written = serde_json::to_vec(&claims).unwrap_or_default();
+        let claims = digest(&SHA256, &written).as_ref().into();
         Self(Arc::new(Asked { user: user.clone(), room: room.clone(), action, claims }))
     }
 }
@@ -116,5 +121,25 @@ impl Memory {
         if let Some((until, number, _)) = answer {
             self.lapses.remove(&(until, number));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_question_tells_claims_apart_and_keeps_none_of_them() {
+        let key = |claims: Value| {
+            let Value::Object(claims) = claims else { unreachable!() };
+            Key::new(&"alice".parse().unwrap(), &"chat".parse().unwrap(), Action::Join, &claims)
+        };
+        let one = key(json!({"org": "acme", "role": {"b": 1, "a": 2}, "exp": 1}));
+        assert_eq!(one, key(json!({"exp": 2, "role": {"a": 2, "b": 1}, "org": "acme", "jti": "x"})));
+        assert_ne!(one, key(json!({"org": "acme", "role": {"b": 1}})));
+        assert_ne!(one, key(json!({})));
+        assert!(!format!("{one:?}").contains("acme"));
     }
 }

@@ -5,11 +5,11 @@ mod pending;
 mod rooms;
 
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{self, Context, Poll};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, join_all};
+use futures_util::future::{BoxFuture, join_all, ready};
 use serde_json::value::RawValue;
 
 use crate::auth::{Credential, Identity, Reason, TokenError};
@@ -18,7 +18,7 @@ use crate::errand::{ERRAND, RECHECK};
 use crate::hub::{Full, Member, Membership};
 use crate::protocol::{
     Action, Bounds, Close, CloseCode, ConnectionId, ErrorCode, InquiryId, Refusal, Request, RequestId, Response,
-    RoomName,
+    RoomName, UserId,
 };
 
 use super::Door;
@@ -42,8 +42,8 @@ pub(super) struct Session {
     /// When the connection has lived as long as one may, as the time since the Unix epoch.
     lives_until: Duration,
     bad_frames: u32,
-    /// How often what the client may do has been put into question: a verdict from before is none.
-    epoch: u32,
+    /// How often what is being asked of the backend was to be asked anew.
+    changes: u32,
     busy: Option<Box<Busy>>,
     /// What had been revoked when it was last asked whether this is meant.
     revocations: u64,
@@ -91,15 +91,15 @@ impl Held {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Released> {
         match self {
             Self::Full { message, full } => {
-                ready!(full.poll_ready(cx));
+                task::ready!(full.poll_ready(cx));
                 Poll::Ready(Released::Message(message.clone(), Vec::new()))
             }
             Self::Unasked { message, asking } => {
-                let verdicts = ready!(asking.poll_unpin(cx));
+                let verdicts = task::ready!(asking.poll_unpin(cx));
                 Poll::Ready(Released::Message(message.clone(), verdicts))
             }
             Self::Renewal { id, proving } => {
-                let proof = ready!(proving.as_mut().poll(cx));
+                let proof = task::ready!(proving.as_mut().poll(cx));
                 Poll::Ready(Released::Renewal { id: id.take(), proof })
             }
         }
@@ -162,7 +162,7 @@ impl Session {
             look_at: door.clock.now(),
             lives_until: door.limits.lifetime().map_or(Duration::MAX, |lifetime| door.clock.unix() + lifetime),
             bad_frames: 0,
-            epoch: 0,
+            changes: 0,
             busy: None,
             // None: what was revoked while it was being let in concerns it too.
             revocations: 0,
@@ -174,7 +174,7 @@ impl Session {
         session.plan_warning();
         let (door, user, connection) = (&session.door, &session.identity.user, session.member().id());
         door.backend.tell(|| {
-            let (at, connections) = (door.clock.unix().as_secs(), door.hub.connections_of(user).len());
+            let (at, connections) = (door.clock.unix().as_secs(), connections_of(user, door));
             Event::Connected { user: user.clone(), connection, at, connections }
         });
         session
@@ -189,7 +189,7 @@ impl Session {
         let (code, reason) = (close.map(|close| close.code.number()), close.map(|close| close.reason.to_string()));
         let at = door.clock.unix().as_secs();
         door.backend.tell(|| {
-            let connections = door.hub.connections_of(&user).len();
+            let connections = connections_of(&user, &door);
             Event::Disconnected { user, connection, at, connections, code, reason }
         });
     }
@@ -209,11 +209,11 @@ impl Session {
             }
             let acted = match self.poll_held(cx) {
                 Some(Poll::Ready(released)) => self.release(released),
-                Some(Poll::Pending) => match ready!(socket.poll_deadline(cx, self.look_at)) {
+                Some(Poll::Pending) => match task::ready!(socket.poll_deadline(cx, self.look_at)) {
                     Ok(()) => self.look_at_clock(),
                     Err(ended) => return Poll::Ready(ended),
                 },
-                None => match ready!(socket.poll_receive(cx, self.look_at)) {
+                None => match task::ready!(socket.poll_receive(cx, self.look_at)) {
                     Ok(Some(message)) => self.hear(message),
                     Ok(None) => self.look_at_clock(),
                     Err(ended) => return Poll::Ready(ended),
@@ -228,7 +228,13 @@ impl Session {
     /// Whether something is held, and whether it still has to be.
     fn poll_held(&mut self, cx: &mut Context<'_>) -> Option<Poll<Released>> {
         let busy = self.busy.as_mut()?;
-        let polled = busy.held.as_mut()?.poll(cx);
+        // A renewal waits for them: who renews again and again would else put off every no.
+        let stays = busy.pending.iter().any(Pending::is_to_stay);
+        let held = busy.held.as_mut()?;
+        if stays && matches!(held, Held::Renewal { .. }) {
+            return Some(Poll::Pending);
+        }
+        let polled = held.poll(cx);
         if polled.is_ready() {
             busy.held = None;
             self.settle();
@@ -354,7 +360,6 @@ impl Session {
         }
         self.door.metrics.accept();
         let replaced = std::mem::replace(&mut self.identity, identity);
-        self.epoch = self.epoch.wrapping_add(1);
         self.mark();
         // Who renews with the token whose end has just been announced is not told again: that client
         // would renew again with the same, and so on.
@@ -368,7 +373,7 @@ impl Session {
             self.say(&Response::renewed(id, expires_at, expires_in));
         }
         if !self.identity.says_as_much_as(&replaced) {
-            self.recheck();
+            self.decide_anew();
         }
         Ok(())
     }
@@ -385,12 +390,22 @@ impl Session {
         Ok(())
     }
 
+    /// Has everything decided anew that has been left to the backend, whether it has been answered or not:
+    /// an answer may be from before whatever has changed.
+    fn decide_anew(&mut self) {
+        self.changes = self.changes.wrapping_add(1);
+        if let Some(Held::Unasked { asking, .. }) = self.busy.as_mut().and_then(|busy| busy.held.as_mut()) {
+            // Without an answer the message is heard as if for the first time.
+            *asking = ready(Vec::new()).boxed();
+        }
+        self.recheck();
+    }
+
     /// Does what backends want of this connection.
     fn heed_notices(&mut self) {
         let notices = self.member().take_notices();
         if notices & RECHECK != 0 {
-            self.epoch = self.epoch.wrapping_add(1);
-            self.recheck();
+            self.decide_anew();
         }
         if notices & ERRAND != 0 {
             for question in self.door.errands.take(self.member().id()) {
@@ -488,6 +503,12 @@ impl Session {
     fn member(&self) -> &Arc<Member> {
         self.membership.member()
     }
+}
+
+/// How many connections a user has.
+fn connections_of(user: &UserId, door: &Door) -> usize {
+    // Not those themselves: this is counted while no other event can be made.
+    door.hub.members_of(&RoomName::personal(user), 0).0
 }
 
 /// When a token ends, in Unix seconds, and in how many seconds that is.

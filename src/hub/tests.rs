@@ -592,6 +592,30 @@ fn a_union_of_many_rooms_reaches_each_once_but_for_those_who_are_left_out() {
 }
 
 #[test]
+fn who_leaves_while_left_out_of_an_event_is_not_counted_twice() {
+    let hub = hub();
+    let alice = listener(&hub, "alice", &[]);
+    let (to, except) = (room("a"), Target { connections: vec![alice.member().id()], ..Target::default() });
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                while !done.load(Relaxed) {
+                    assert!(publish_except(&hub, &to, &except, "e") <= 1);
+                    flush(&hub);
+                }
+            });
+        }
+        let name = "a".parse().unwrap();
+        for _ in 0..50_000 {
+            hub.join(alice.member(), &name, Entry::default()).unwrap();
+            hub.leave(alice.member(), &name, None);
+        }
+        done.store(true, Relaxed);
+    });
+}
+
+#[test]
 fn a_pattern_means_personal_rooms_only_if_it_says_so() {
     let hub = hub();
     let _listeners = [listener(&hub, "alice", &["a:1", "a:2"]), listener(&hub, "bob", &["b:1"])];

@@ -536,19 +536,69 @@ async fn what_the_backend_says_of_a_member_is_seen_by_the_others() {
 }
 
 #[tokio::test]
-async fn a_yes_from_before_a_recheck_lets_nobody_in() {
+async fn what_was_answered_before_a_recheck_allows_nothing_after_it() {
+    for request in [
+        join("ask:2"),
+        json!({"type": "members", "room": "ask:1"}),
+        json!({"type": "publish", "to": {"room": "ask:1"}, "event": "e"}),
+    ] {
+        let backend = Backend::start(yes).await;
+        let server = asking(&backend).await;
+        let mut alice = server.connect("alice", json!({})).await;
+        // A backend has put her there, so that she is not asked about herself.
+        server.api("POST", "/v1/users/alice/join", r#"{"room":"ask:1"}"#).await;
+        assert_eq!(alice.receive().await["type"], "joined");
+        let turns = backend.waits(yes);
+        let mut asking = request.clone();
+        asking["id"] = json!("slow");
+        alice.send(&asking.to_string()).await;
+        backend.asked_at_least(1).await;
+        backend.answers(no);
+        recheck(&server, "alice").await;
+        turns.add_permits(1);
+        let answer = alice.receive().await;
+        assert_eq!((&answer["id"], &answer["code"]), (&json!("slow"), &json!("forbidden")), "{request}: {answer}");
+        assert_eq!(server.publish(json!({"to": {"room": "ask:2"}, "event": "e"})).await, 0, "{request}");
+    }
+}
+
+#[tokio::test]
+async fn renewing_again_and_again_does_not_put_off_a_no() {
     let backend = Backend::start(yes).await;
     let server = asking(&backend).await;
-    let turns = backend.waits(yes);
-    let mut alice = server.connect("alice", json!({})).await;
-    send_join(&mut alice, "ask:1", "join").await;
-    backend.asked_at_least(1).await;
-    // The backend has said yes, and thinks otherwise before the gateway has heard it.
-    backend.answers(no);
-    recheck(&server, "alice").await;
-    alice.is_heard().await;
+    let mut alice = server.connect_with("alice", json!({"role": 0})).await;
+    alice.join("ask:1").await;
+    let turns = backend.waits(no);
+    for role in 1..10 {
+        let auth = json!({"type": "auth", "token": server.token_with("alice", json!({"role": role})), "id": role});
+        alice.send(&auth.to_string()).await;
+    }
+    backend.asked_at_least(2).await;
     turns.add_permits(1);
-    let answer = alice.receive().await;
-    assert_eq!((&answer["id"], &answer["code"]), (&json!("join"), &json!("forbidden")));
-    assert_eq!(server.publish(json!({"to": {"room": "ask:1"}, "event": "e"})).await, 0);
+    let mut told = alice.receive().await;
+    while told["type"] == "reply" {
+        told = alice.receive().await;
+    }
+    assert_eq!((&told["type"], &told["room"]), (&json!("left"), &json!("ask:1")));
+    assert_eq!(backend.asked().len(), 2, "whoever is being looked at is looked at to the end");
+}
+
+#[tokio::test]
+async fn a_no_does_not_take_a_connection_out_of_where_a_backend_has_put_it_meanwhile() {
+    let backend = Backend::start(yes).await;
+    let server = asking(&backend).await;
+    let mut alice = server.connect("alice", json!({})).await;
+    alice.join("ask:1").await;
+    let turns = backend.waits(no);
+    recheck(&server, "alice").await;
+    backend.asked_at_least(2).await;
+    alice.leave("ask:1").await;
+    server.api("POST", "/v1/users/alice/join", r#"{"room":"ask:1"}"#).await;
+    assert_eq!(alice.receive().await["type"], "joined");
+    turns.add_permits(1);
+    // Asked after it, and answered after it.
+    backend.answers(yes);
+    assert_eq!(alice.request(call("e", &json!(1))).await["data"], json!({"allow": true}));
+    alice.hears_nothing().await;
+    assert_eq!(server.publish(json!({"to": {"room": "ask:1"}, "event": "e"})).await, 1);
 }

@@ -16,8 +16,8 @@ use super::Session;
 pub(super) struct Pending {
     id: Option<Box<RawValue>>,
     what: What,
-    /// When it was asked, as [`Session::epoch`] counts.
-    epoch: u32,
+    /// How often it was to be asked anew before this was: an answer from before is worth nothing.
+    changes: u32,
     outcome: BoxFuture<'static, Outcome>,
 }
 
@@ -46,8 +46,15 @@ pub(super) struct Done {
     pub(super) id: Option<Box<RawValue>>,
     pub(super) what: What,
     pub(super) outcome: Outcome,
-    /// Whether the token has been renewed meanwhile, or a recheck asked for.
+    /// Whether it is to be asked anew.
     pub(super) outdated: bool,
+}
+
+impl Pending {
+    /// Whether it is about a room that the connection is in, which no client has asked for.
+    pub(super) fn is_to_stay(&self) -> bool {
+        matches!(self.what, What::Stay(_))
+    }
 }
 
 impl Session {
@@ -92,7 +99,7 @@ impl Session {
     fn check_pending(&self) -> Result<(), Refusal> {
         let max = self.door.limits.max_pending;
         let pending = self.busy.iter().flat_map(|busy| &busy.pending);
-        if pending.filter(|pending| !matches!(pending.what, What::Stay(_))).count() < max {
+        if pending.filter(|pending| !pending.is_to_stay()).count() < max {
             return Ok(());
         }
         let message = format!("{max} requests of this connection wait for the backend: wait for one of them");
@@ -100,8 +107,8 @@ impl Session {
     }
 
     fn wait_for(&mut self, id: Option<RequestId<'_>>, what: What, outcome: BoxFuture<'static, Outcome>) {
-        let (id, epoch) = (id.map(RequestId::to_owned), self.epoch);
-        self.busy().pending.push(Pending { id, what, epoch, outcome });
+        let (id, changes) = (id.map(RequestId::to_owned), self.changes);
+        self.busy().pending.push(Pending { id, what, changes, outcome });
     }
 
     /// The first of what waits that waits no more.
@@ -112,9 +119,15 @@ impl Session {
             Poll::Pending => None,
         };
         let (index, outcome) = pending.iter_mut().map(ready).enumerate().find_map(|(at, it)| Some((at, it?)))?;
-        let Pending { id, what, epoch, .. } = pending.remove(index);
+        let Pending { id, what, changes, .. } = pending.remove(index);
         self.settle();
-        Some(Done { id, what, outcome, outdated: epoch != self.epoch })
+        Some(Done { id, what, outcome, outdated: changes != self.changes })
+    }
+
+    /// Gives up what was asked about staying in a room.
+    pub(super) fn give_up_staying(&mut self, room: &RoomName) {
+        let Some(busy) = &mut self.busy else { return };
+        busy.pending.retain(|pending| !matches!(&pending.what, What::Stay(stay) if stay == room));
     }
 
     /// Gives up waiting to join a room, and says whether the client did.

@@ -68,12 +68,11 @@ impl Session {
                 }
                 Ok(self.enter_room(id, &room, verdict.data)?)
             }
-            (What::Stay(room), _) if done.outdated => {
-                self.recheck_room(&room);
-                Ok(())
-            }
+            // It has been asked anew, if the connection is still there.
+            (What::Stay(_), _) if done.outdated => Ok(()),
             (What::Stay(room), Outcome::Verdict(verdict)) => {
-                if !verdict.allowed {
+                // A backend may have put it there meanwhile.
+                if !verdict.allowed && self.member().joined_rooms().contains(&room) {
                     self.put_out(&room, &not_let(&verdict, "stay in", &room).message, verdict.is_temporary);
                 }
                 Ok(())
@@ -247,6 +246,8 @@ impl Session {
     }
 
     fn recheck_room(&mut self, room: &RoomName) {
+        // What counts is what is said from now on; and one question a room is enough.
+        self.give_up_staying(room);
         match self.door.rules.decide(&self.identity, Permission::Join, room) {
             Decision::Allowed => {}
             Decision::Denied(why) => self.put_out(room, &why, false),
