@@ -41,6 +41,8 @@ pub(super) struct Link {
 pub(super) enum Fault {
     /// Too many requests wait already.
     Overloaded,
+    /// Its turn did not come in time.
+    NoTurn,
     /// It did not come in time.
     Timeout,
     /// Nothing listens there, or the connection broke.
@@ -149,10 +151,13 @@ impl Link {
         let deadline = self.clock.now() + self.timeout;
         self.check_alone()?;
         // Whoever waits for a turn in vain has asked nothing: that is no failure of the backend.
-        let turn = self.clock.timeout(self.timeout, self.turns.acquire()).await.ok_or(Fault::Timeout)?;
+        let turn = self.clock.timeout(self.timeout, self.turns.acquire()).await.ok_or(Fault::NoTurn)?;
         let _turn = turn.map_err(|_| Fault::Overloaded)?;
-        let pass = self.pass()?;
         let left = deadline.saturating_duration_since(self.clock.now());
+        if left.is_zero() {
+            return Err(Fault::NoTurn);
+        }
+        let pass = self.pass()?;
         let answer = self.clock.timeout(left, self.exchange(body)).await.unwrap_or(Err(Fault::Timeout));
         pass.settle(&answer);
         answer
