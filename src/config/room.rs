@@ -213,6 +213,9 @@ impl RoomPattern {
     }
 
     fn walk(&self, room: &RoomName, mut place: impl FnMut(&mut Ends<'_>, &Placeholder, &Option<char>)) -> bool {
+        if room.is_personal() && !self.may_be_personal() {
+            return false;
+        }
         let mut ends = Ends { name: room.as_str().as_bytes(), at: smallvec![0], open: false };
         for part in &self.parts {
             match part {
@@ -270,6 +273,12 @@ impl RoomPattern {
             Part::Place(Placeholder::Claim(path), _) => Some(&**path),
             _ => None,
         })
+    }
+
+    /// Whether personal rooms are meant too: by their prefix, or by a star before any place. Else a claim
+    /// of `user` would open those of everybody.
+    fn may_be_personal(&self) -> bool {
+        self.is_personal() || self.parts.iter().find(|part| !matches!(part, Part::Text(_))) == Some(&Part::Star)
     }
 
     /// Whether it is of personal rooms only.

@@ -297,3 +297,18 @@ fn a_rule_that_cannot_be_stops_the_start_with_its_line_and_the_reason() {
         assert!(parts.iter().all(|part| why.contains(part)), "{text}\n{why}");
     }
 }
+
+#[tokio::test]
+async fn a_claim_opens_no_personal_room_whatever_it_says() {
+    let file = "[[rooms]]\npattern = \"{claims.org}:*\"\npublish = \"allow\"\nmembers = \"allow\"\n";
+    let server = Server::with_file(file).await;
+    let mut bob = server.connect("bob", json!({})).await;
+    let mut mallory = server.connect_with("mallory", json!({"org": "user"})).await;
+    for request in [
+        json!({"type": "publish", "to": {"user": "bob"}, "event": "e"}),
+        json!({"type": "members", "room": "user:bob"}),
+    ] {
+        assert_eq!(mallory.request(request).await["code"], "forbidden");
+    }
+    bob.hears_nothing().await;
+}
