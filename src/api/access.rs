@@ -121,12 +121,9 @@ impl Api {
         let mut explanations = Vec::new();
         for member in self.hub.connections_of(user).iter().take(self.config.limits.max_listed_members) {
             let asking = self.errands.ask(member, action, room.clone());
-            match self.config.clock.timeout(ANSWER_TIME, asking).await {
-                Some(Some(ruling)) => {
-                    explanations.push(Explanation { by: "connection", connection: Some(member.id()), ruling });
-                }
-                // It has gone.
-                Some(None) | None => {}
+            // Else it has gone.
+            if let Some(Some(ruling)) = self.config.clock.timeout(ANSWER_TIME, asking).await {
+                explanations.push(Explanation { by: "connection", connection: Some(member.id()), ruling });
             }
         }
         if explanations.is_empty() {
