@@ -211,7 +211,10 @@ impl Backend {
             }
             Err(outcome) => {
                 self.metrics.asked(Question::Access, outcome);
-                (Verdict::of(self.when_down), Duration::ZERO)
+                // Whoever asks so much that there is no turn for it must not get in by that.
+                let no_turn = outcome == Fault::NoTurn.as_str();
+                let holds = if no_turn { WhenDown::Deny } else { self.when_down };
+                (Verdict::of(holds), Duration::ZERO)
             }
         };
         let until = (!remember.is_zero()).then(|| (self.clock.now() + remember, verdict.clone()));
@@ -287,7 +290,7 @@ impl Fault {
     /// In a word for the metrics.
     fn as_str(self) -> &'static str {
         match self {
-            Self::Overloaded => "overloaded",
+            Self::Overloaded | Self::NoTurn => "overloaded",
             Self::Timeout => "timeout",
             Self::Unreachable => "unreachable",
             Self::LeftAlone => "left_alone",
@@ -314,7 +317,7 @@ impl From<Fault> for CallError {
     fn from(fault: Fault) -> Self {
         match fault {
             Fault::Overloaded => Self::Overloaded,
-            Fault::Timeout => Self::Timeout,
+            Fault::Timeout | Fault::NoTurn => Self::Timeout,
             Fault::Unreachable | Fault::LeftAlone => Self::Unreachable,
             Fault::TooLong => Self::Failed("its answer is too long".to_owned()),
         }

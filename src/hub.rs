@@ -213,8 +213,8 @@ impl Hub {
         Membership::new(Arc::clone(self), member)
     }
 
-    /// Puts a member into a room, and says whether it was outside. If it was in already, nothing
-    /// changes and nothing is told.
+    /// Puts a member into a room, and says whether it was outside. If it was in already, nothing is
+    /// told, and nothing changes but that a backend wants it there now, if one does.
     ///
     /// # Errors
     /// When the member is in too many rooms or has left the hub, or the room is full.
@@ -223,7 +223,10 @@ impl Hub {
         if places.left() {
             return Err(JoinError::Gone);
         }
-        if places.find(room).is_some() {
+        if let Some(place) = places.find(room) {
+            if entry.placed {
+                places.keep(place);
+            }
             return Ok(false);
         }
         if places.joined() >= self.max_rooms {

@@ -96,7 +96,8 @@ impl Idempotency {
             }
             return Ok(Err(first.reached.clone()));
         }
-        if known.attempts.len() >= self.max_keys {
+        // Attempts that were given up leave their time behind.
+        if known.attempts.len() >= self.max_keys || known.lapses.len() >= self.max_keys.saturating_mul(2) {
             let detail = format!("{} idempotency keys are remembered, and there is room for no more", self.max_keys);
             return Err(Problem::new(ErrorCode::Full, detail));
         }

@@ -62,7 +62,7 @@ impl Rules {
     /// Those of a configuration.
     pub fn new(config: &Config) -> Self {
         let or_by_grant =
-            |rules: &[RoomRule]| if rules.is_empty() { [RoomRule::by_grant()].into() } else { rules.into() };
+            |rules: &[RoomRule]| if rules.is_empty() { RoomRule::by_grant().into() } else { rules.into() };
         let guests = config.anonymous.as_ref().map_or(&[][..], |anonymous| &anonymous.rooms);
         Self { members: or_by_grant(&config.rooms), guests: or_by_grant(guests) }
     }

@@ -41,6 +41,8 @@ pub(super) struct Link {
 pub(super) enum Fault {
     /// Too many requests wait already.
     Overloaded,
+    /// Its turn did not come in time.
+    NoTurn,
     /// It did not come in time.
     Timeout,
     /// Nothing listens there, or the connection broke.
@@ -149,10 +151,13 @@ impl Link {
         let deadline = self.clock.now() + self.timeout;
         self.check_alone()?;
         // Whoever waits for a turn in vain has asked nothing: that is no failure of the backend.
-        let turn = self.clock.timeout(self.timeout, self.turns.acquire()).await.ok_or(Fault::Timeout)?;
+        let turn = self.clock.timeout(self.timeout, self.turns.acquire()).await.ok_or(Fault::NoTurn)?;
         let _turn = turn.map_err(|_| Fault::Overloaded)?;
-        let pass = self.pass()?;
         let left = deadline.saturating_duration_since(self.clock.now());
+        if left.is_zero() {
+            return Err(Fault::NoTurn);
+        }
+        let pass = self.pass()?;
         let answer = self.clock.timeout(left, self.exchange(body)).await.unwrap_or(Err(Fault::Timeout));
         pass.settle(&answer);
         answer
@@ -201,6 +206,10 @@ impl Pass<'_> {
     /// Notes what has come of the request. Any answer shows that somebody is there, but for one that says
     /// that there is not (RFC 9110, 15.6: 502, 503, 504).
     fn settle(mut self, answer: &Result<Answer, Fault>) {
+        // Some calls take long, and clients choose which: by that none must have the others left alone.
+        if self.link.kind == Question::Call && matches!(answer, Err(Fault::Timeout)) {
+            return;
+        }
         let there = match answer {
             Ok(answer) => !matches!(answer.status.as_u16(), 502..=504),
             Err(fault) => *fault == Fault::TooLong,

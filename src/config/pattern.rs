@@ -64,6 +64,9 @@ impl RoomPattern {
     }
 
     fn walk(&self, room: &RoomName, mut place: impl FnMut(&mut Ends<'_>, &Placeholder, &Option<char>)) -> bool {
+        if room.is_personal() && !self.is_personal() {
+            return false;
+        }
         let mut ends = Ends { name: room.as_str().as_bytes(), at: smallvec![0], open: false };
         for part in &self.parts {
             match part {
@@ -80,6 +83,9 @@ impl RoomPattern {
 
     /// Whether every room of the other pattern is of this one too, whoever asks.
     pub(super) fn covers(&self, other: &Self) -> bool {
+        if other.is_personal() && !self.is_personal() {
+            return false;
+        }
         let (wide, narrow) = (self.symbols(), other.symbols());
         let (mut w, mut n) = (0, 0);
         let mut star: Option<(usize, usize)> = None;
@@ -123,14 +129,22 @@ impl RoomPattern {
         })
     }
 
-    /// The pattern of all rooms.
-    pub(super) fn everything() -> Self {
-        Self { written: "*".into(), parts: [Part::Star].into() }
+    /// The pattern of all rooms, or of all personal rooms.
+    pub(super) fn everything(personal: bool) -> Self {
+        let text = personal.then(|| Part::Text(PERSONAL.into()));
+        let parts = text.into_iter().chain([Part::Star]).collect();
+        Self { written: if personal { format!("{PERSONAL}*").into() } else { "*".into() }, parts }
+    }
+
+    /// Whether it is of personal rooms: only what begins as they do is. Else a rule for everybody's chats
+    /// would let everybody publish to every user, and so would a claim of `user` in a place.
+    fn is_personal(&self) -> bool {
+        self.written.starts_with(PERSONAL)
     }
 
     /// Whether it is of personal rooms, and not of one's own alone.
     pub(super) fn is_of_other_users(&self) -> bool {
-        self.written.starts_with(PERSONAL) && &*self.written != "user:{sub}"
+        self.is_personal() && &*self.written != "user:{sub}"
     }
 }
 
@@ -327,6 +341,8 @@ mod tests {
             ("org:{claims.org}:*", "org:*", false),
             ("org:{claims.org}:*", "org:{claims.other}:*", false),
             ("user:{sub}", "user:*", false),
+            ("*", "user:*", false),
+            ("user:*", "user:{sub}", true),
             ("chat:*", "chat*", false),
             ("chat:42", "chat:42", true),
         ] {

@@ -83,11 +83,15 @@ pub enum Access {
 }
 
 impl RoomRule {
-    /// The one rule that holds where none is configured: tokens decide.
-    pub fn by_grant() -> Self {
+    /// The rules that hold where none is configured: tokens decide.
+    pub fn by_grant() -> [Self; 2] {
+        [true, false].map(Self::by_grant_of)
+    }
+
+    fn by_grant_of(personal: bool) -> Self {
         Self {
-            pattern: RoomPattern::everything(),
-            join: Access::Grant,
+            pattern: RoomPattern::everything(personal),
+            join: if personal { Access::Deny } else { Access::Grant },
             publish: Access::Grant,
             members: Access::Grant,
             publish_from_outside: false,

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::task::{self, Context, Poll};
 use std::time::{Duration, Instant};
 
-use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, join_all, ready};
+use futures_util::future::{BoxFuture, ready};
+use futures_util::{FutureExt, StreamExt, stream};
 use serde_json::value::RawValue;
 
 use crate::auth::{Credential, Identity, Reason, TokenError};
@@ -296,7 +296,9 @@ impl Session {
             Undone::Unasked(rooms) => {
                 let ask =
                     |room: RoomName| self.verdict(room.clone(), backend::Action::Publish).map(|said| (room, said));
-                let asking = join_all(rooms.into_iter().map(ask)).boxed();
+                // Asked when they are polled: one event must not take the turns of everybody.
+                let questions: Vec<_> = rooms.into_iter().map(ask).collect();
+                let asking = stream::iter(questions).buffered(self.door.limits.max_pending.max(1)).collect().boxed();
                 self.hold(Held::Unasked { message, asking });
                 Ok(())
             }

@@ -175,6 +175,13 @@ impl Places {
         self.places.push(Place { room, seat, placed });
     }
 
+    /// A backend wants it there.
+    pub(super) fn keep(&mut self, place: usize) {
+        if let Some(place) = self.places.get_mut(place) {
+            place.placed = true;
+        }
+    }
+
     pub(super) fn leave(&mut self, place: usize) -> Place {
         self.places.remove(place)
     }

@@ -602,3 +602,47 @@ async fn a_no_does_not_take_a_connection_out_of_where_a_backend_has_put_it_meanw
     alice.hears_nothing().await;
     assert_eq!(server.publish(json!({"to": {"room": "ask:1"}, "event": "e"})).await, 1);
 }
+
+#[tokio::test]
+async fn whoever_asks_too_much_gets_in_nowhere_even_if_a_backend_that_is_away_allows_it() {
+    let backend = Backend::start(yes).await;
+    let limits = "when_down = \"allow\"\nmax_concurrent = 1\nmax_waiting = 1\n";
+    let server = Server::with_file(&format!("{RULES}{}{limits}", backend.file())).await;
+    backend.falls_silent();
+    let mut alice = server.connect("alice", json!({})).await;
+    send_join(&mut alice, "ask:1", "asked").await;
+    backend.asked_at_least(1).await;
+    send_join(&mut alice, "ask:2", "waits").await;
+    alice.is_heard().await;
+    let answer = alice.request(join("ask:3")).await;
+    assert_eq!((&answer["code"], &answer["temporary"]), (&json!("backend_unavailable"), &json!(true)));
+    server.pass(Duration::from_secs(2));
+    let answers = [alice.receive().await, alice.receive().await];
+    let answer = |id: &str| answers.iter().find(|answer| answer["id"] == id).unwrap();
+    assert_eq!(answer("asked")["ok"], true, "the backend is away");
+    assert_eq!(answer("waits")["code"], "backend_unavailable", "the backend has not been asked");
+}
+
+#[tokio::test]
+async fn an_event_to_many_rooms_has_no_more_asked_at_once_than_may_wait_for_the_backend() {
+    let backend = Backend::start(yes).await;
+    let server = asking(&backend).await;
+    let mut alice = server.connect("alice", json!({})).await;
+    let rooms: Vec<String> = (0..20).map(|number| format!("ask:{number}")).collect();
+    for room in &rooms {
+        alice.join(room).await;
+    }
+    let turns = backend.waits(yes);
+    alice.send(&json!({"type": "publish", "to": {"rooms": rooms}, "event": "e", "id": "all"}).to_string()).await;
+    backend.asked_at_least(28).await;
+    let mut bob = server.connect("bob", json!({})).await;
+    send_join(&mut bob, "ask:0", "bob").await;
+    backend.asked_at_least(29).await;
+    assert_eq!(backend.asked().len(), 29, "8 of alice's, one of bob's");
+    turns.add_permits(21);
+    let mut told = alice.receive().await;
+    while told["type"] == "event" {
+        told = alice.receive().await;
+    }
+    assert_eq!((&told["id"], &told["ok"]), (&json!("all"), &json!(true)), "{told}");
+}

@@ -161,6 +161,11 @@ join = "grant"
 max_members = 1
 
 [[rooms]]
+pattern = "user:*"
+publish = "grant"
+members = "grant"
+
+[[rooms]]
 pattern = "*"
 join = "grant"
 publish = "grant"

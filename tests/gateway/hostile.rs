@@ -302,3 +302,18 @@ async fn a_silent_backend_holds_up_so_many_questions_and_the_next_are_turned_awa
     }
     assert_eq!(backend.asked(), 2, "who waited for a turn in vain has not asked");
 }
+
+#[tokio::test]
+async fn calls_that_take_too_long_do_not_have_the_others_left_alone() {
+    let backend = Hostile::start(Does::Stall("")).await;
+    let server = Server::with_file(&backend.file("breaker_failures = 1\n")).await;
+    let mut alice = server.connect("alice", json!({})).await;
+    for asked in 1..4 {
+        alice.send(r#"{"type":"call","event":"slow","id":"slow"}"#).await;
+        until("the call", || backend.asked() == asked).await;
+        alice.is_heard().await;
+        server.pass(Duration::from_secs(10));
+        assert_eq!(alice.receive().await["code"], "backend_timeout");
+    }
+    assert!(!metric(&server, r#"wsgate_backend_breaker_open{kind="call"} 1"#).await);
+}

@@ -331,3 +331,19 @@ async fn what_a_token_or_a_ticket_shows_of_a_user_is_seen_by_those_who_may_see_t
         assert_eq!((status, &answer["code"], &answer["field"]), (400, &json!("invalid_field"), &json!(field)));
     }
 }
+
+#[tokio::test]
+async fn neither_a_claim_nor_a_star_opens_a_personal_room() {
+    let all = "publish = \"allow\"\nmembers = \"allow\"\n";
+    let file = format!("[[rooms]]\npattern = \"{{claims.org}}:*\"\n{all}\n[[rooms]]\npattern = \"*\"\n{all}");
+    let server = Server::with_file(&file).await;
+    let mut bob = server.connect("bob", json!({})).await;
+    let mut mallory = server.connect_with("mallory", json!({"org": "user"})).await;
+    for request in [
+        json!({"type": "publish", "to": {"user": "bob"}, "event": "e"}),
+        json!({"type": "members", "room": "user:bob"}),
+    ] {
+        assert_eq!(mallory.request(request).await["code"], "forbidden");
+    }
+    bob.hears_nothing().await;
+}
