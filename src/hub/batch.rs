@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use crate::protocol::{ConnectionId, Response};
+use crate::protocol::ConnectionId;
 
 use super::expiry::Expiry;
 use super::outbox::Outbox;
@@ -137,13 +137,18 @@ impl<Frames: AsRef<[u8]>> Batch<Frames> {
     /// Sends a connection a copy of what it gets that is to have all from the event `since` on.
     pub(super) fn send_copy(&self, id: ConnectionId, outbox: &Outbox, since: u64) {
         let excerpt = self.excerpt(id, since);
-        if excerpt.is_empty() {
-            return;
+        if !excerpt.is_empty() {
+            self.give(outbox, &excerpt);
         }
-        // If it does not fit, the outbox has kept the reason, and the connection ends.
+    }
+
+    /// Gives frames of this batch to a connection, unless their time has passed. If they do not fit,
+    /// the outbox has kept the reason, and the connection ends.
+    fn give(&self, outbox: &Outbox, frames: &Bytes) {
         match &self.expires {
-            Some(expires) if expires.has_passed() => outbox.deliver(&Response::Lost { count: 1 }.frame().into_bytes()),
-            expires => outbox.deliver_until(&excerpt, expires.as_ref()),
+            None => outbox.deliver(frames),
+            Some(expires) if expires.has_passed() => outbox.deliver_lost(),
+            Some(expires) => outbox.deliver_until(frames, Some(expires)),
         };
     }
 }
@@ -152,10 +157,55 @@ impl Batch {
     /// As [`Batch::send_copy`], without a copy where that is possible.
     pub(super) fn send(&self, id: ConnectionId, outbox: &Outbox, since: u64) {
         let whole = since <= self.first && (self.excluded.is_empty() || !self.excluded.contains(&id));
-        if whole && self.expires.is_none() {
-            outbox.deliver(&self.frames);
+        if whole {
+            self.give(outbox, &self.frames);
         } else {
             self.send_copy(id, outbox, since);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{self, IoSlice};
+    use std::task::{Context, Poll};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::hub::outbox::Wire;
+
+    /// Takes nothing.
+    struct Stuck;
+
+    impl Wire for Stuck {
+        fn try_send(&self, _: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::WouldBlock.into())
+        }
+
+        fn poll_write(&self, _: &mut Context<'_>, _: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+            Poll::Pending
+        }
+
+        fn poll_read(&self, _: &mut Context<'_>, _: &mut [u8]) -> Poll<io::Result<usize>> {
+            Poll::Pending
+        }
+
+        fn end(&self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn an_event_that_expires_is_kept_once_for_all_who_are_slow() {
+        let (clock, _time) = crate::Clock::manual();
+        for expires in [None, Some(Expiry::after(&clock, Duration::from_secs(1)))] {
+            let mut batch = Batch::starting_at(0, expires);
+            batch.add(100, Except::Nobody, |out| out.extend_from_slice(&[b'x'; 100]));
+            let batch = batch.complete();
+            let outbox: Arc<Outbox> = Arc::new(Outbox::new(1000, Stuck));
+            batch.send(ConnectionId::random().unwrap(), &outbox, 0);
+            assert!(!outbox.is_empty());
+            assert!(!batch.frames.is_unique(), "what waits is the event itself, not a copy of it");
         }
     }
 }

@@ -47,7 +47,8 @@ pub trait Wire: Send + Sync {
 
 /// The frames that wait to be written to one connection, and the wire itself: the only way to it.
 /// Anyone may add; what is added to an empty outbox by [`Outbox::deliver`] goes out at once, the
-/// rest is written by the connection's own task. Nobody waits for it: who reads too slowly is closed.
+/// rest is written by the connection's own task. Nobody waits for it: who reads too slowly is closed,
+/// unless what waits are events that expire, of which the oldest are dropped.
 pub struct Outbox<W: ?Sized = dyn Wire> {
     state: Mutex<State>,
     writer: AtomicWaker,
@@ -74,7 +75,17 @@ struct State {
 /// One or more whole frames; one event, if it expires.
 struct Piece {
     frames: Bytes,
-    expires: Option<Expiry>,
+    fate: Fate,
+}
+
+/// What may become of a piece before it is written.
+enum Fate {
+    /// It is written, whenever that may be.
+    Kept,
+    /// It is dropped when its time has passed, or when there is no room for what comes after it.
+    Expires(Expiry),
+    /// It says that so many events were dropped, and one more may be added to it.
+    Lost(usize),
 }
 
 impl<W: Wire> Outbox<W> {
@@ -99,7 +110,7 @@ impl<W: Wire + ?Sized> Outbox<W> {
         if !state.accepts() {
             return false;
         }
-        self.add(state, Piece { frames: frame.into_bytes(), expires: expires.cloned() })
+        self.add(state, Piece { frames: frame.into_bytes(), fate: Fate::of(expires) })
     }
 
     /// Writes whole frames at once if nothing waits before them; what does not go is added, as by
@@ -110,8 +121,23 @@ impl<W: Wire + ?Sized> Outbox<W> {
 
     /// As [`Outbox::deliver`], for one event as in [`Outbox::push_until`].
     pub fn deliver_until(&self, frames: &Bytes, expires: Option<&Expiry>) -> bool {
+        if frames.is_empty() {
+            return false;
+        }
+        self.deliver_or_add(self.state.lock(), frames, Fate::of(expires))
+    }
+
+    /// Tells the client that an event was dropped before it came here. What it is told of several in a
+    /// row takes no more room than of one, while it waits.
+    pub fn deliver_lost(&self) -> bool {
         let mut state = self.state.lock();
-        if !state.accepts() || frames.is_empty() {
+        let count = state.take_back_lost() + 1;
+        let frame = Response::Lost { count }.frame().into_bytes();
+        self.deliver_or_add(state, &frame, Fate::Lost(count))
+    }
+
+    fn deliver_or_add(&self, mut state: MutexGuard<'_, State>, frames: &Bytes, fate: Fate) -> bool {
+        if !state.accepts() {
             return false;
         }
         let mut written = 0;
@@ -124,12 +150,12 @@ impl<W: Wire + ?Sized> Outbox<W> {
         if written > 0 {
             // What is begun is kept, or else a frame would be torn.
             state.written = written;
-            state.keep(Piece { frames: frames.clone(), expires: None });
+            state.keep(Piece { frames: frames.clone(), fate: Fate::Kept });
             drop(state);
             self.writer.wake();
             return true;
         }
-        self.add(state, Piece { frames: frames.clone(), expires: expires.cloned() })
+        self.add(state, Piece { frames: frames.clone(), fate })
     }
 
     fn add(&self, mut state: MutexGuard<'_, State>, piece: Piece) -> bool {
@@ -170,7 +196,7 @@ impl<W: Wire + ?Sized> Outbox<W> {
         }
         state.sealed = true;
         for frame in last {
-            state.keep(Piece { frames: frame.into_bytes(), expires: None });
+            state.keep(Piece { frames: frame.into_bytes(), fate: Fate::Kept });
         }
     }
 
@@ -222,34 +248,78 @@ impl<W: Wire + ?Sized> Outbox<W> {
     }
 }
 
+impl Fate {
+    fn of(expires: Option<&Expiry>) -> Self {
+        expires.cloned().map_or(Self::Kept, Self::Expires)
+    }
+}
+
+impl Piece {
+    fn cost(&self) -> usize {
+        self.frames.len() + OVERHEAD
+    }
+
+    fn expires(&self) -> bool {
+        matches!(self.fate, Fate::Expires(_))
+    }
+}
+
 impl State {
     fn accepts(&self) -> bool {
         self.close.is_none() && !self.sealed
     }
 
+    /// What expires makes room for what comes after it, and is lost itself where there is none. One word
+    /// of what is lost may go beyond the bound: there are never two in a row.
     fn add(&mut self, piece: Piece, max_bytes: usize) -> bool {
-        let cost = piece.frames.len() + OVERHEAD;
-        if self.bytes + cost > max_bytes {
+        let fits = |state: &Self| state.bytes + piece.cost() <= max_bytes;
+        if !fits(self) {
             self.drop_expired();
         }
-        if self.bytes + cost > max_bytes {
-            self.close = Some(Box::new(Close::new(CloseCode::TooSlow, "this client reads too slowly")));
-            self.drop_unwritten();
-            return false;
+        if !fits(self) {
+            self.drop_oldest_expiring(max_bytes / 2);
         }
-        self.keep(piece);
+        match piece.fate {
+            Fate::Kept if !fits(self) => {
+                self.close = Some(Box::new(Close::new(CloseCode::TooSlow, "this client reads too slowly")));
+                self.drop_unwritten();
+                return false;
+            }
+            Fate::Expires(_) if !fits(self) => {
+                let mut lost = self.take_back_lost() + 1;
+                self.tell_lost(&mut lost);
+            }
+            _ => self.keep(piece),
+        }
         true
     }
 
     fn keep(&mut self, piece: Piece) {
-        self.bytes += piece.frames.len() + OVERHEAD;
-        self.expiring += usize::from(piece.expires.is_some());
+        self.bytes += piece.cost();
+        self.expiring += usize::from(piece.expires());
         self.waiting.push_back(piece);
     }
 
-    /// Drops the events whose time has passed, but for one that is begun, and leaves in their place
-    /// how many they were.
+    /// Drops the events whose time has passed.
     fn drop_expired(&mut self) {
+        self.drop_expiring(|_, expiry| expiry.has_passed());
+    }
+
+    /// Drops events that expire, the oldest first, until no more than `goal` bytes wait: much less than
+    /// may, so that not everything that comes after has to make room again.
+    fn drop_oldest_expiring(&mut self, goal: usize) {
+        let mut excess = self.bytes.saturating_sub(goal);
+        self.drop_expiring(|cost, _| {
+            let dropped = excess > 0;
+            excess = excess.saturating_sub(cost);
+            dropped
+        });
+    }
+
+    /// Drops of the events that expire those that are chosen by their cost and their end, but for one
+    /// that is begun, and leaves in their place how many they were. Words of that which come to stand
+    /// side by side become one, or else they would fill the outbox of a client that never reads.
+    fn drop_expiring(&mut self, mut chosen: impl FnMut(usize, &Expiry) -> bool) {
         if self.expiring == 0 {
             return;
         }
@@ -258,12 +328,14 @@ impl State {
         (self.bytes, self.expiring) = (0, 0);
         let mut lost = 0;
         for (index, piece) in waiting.into_iter().enumerate() {
-            if index >= begun && piece.expires.as_ref().is_some_and(Expiry::has_passed) {
-                lost += 1;
-                continue;
+            match &piece.fate {
+                Fate::Expires(expiry) if index >= begun && chosen(piece.cost(), expiry) => lost += 1,
+                Fate::Lost(count) if index >= begun => lost += count,
+                _ => {
+                    self.tell_lost(&mut lost);
+                    self.keep(piece);
+                }
             }
-            self.tell_lost(&mut lost);
-            self.keep(piece);
         }
         self.tell_lost(&mut lost);
     }
@@ -271,8 +343,21 @@ impl State {
     fn tell_lost(&mut self, lost: &mut usize) {
         let count = std::mem::take(lost);
         if count > 0 {
-            self.keep(Piece { frames: Response::Lost { count }.frame().into_bytes(), expires: None });
+            self.keep(Piece { frames: Response::Lost { count }.frame().into_bytes(), fate: Fate::Lost(count) });
         }
+    }
+
+    /// Takes back what was last to be told of events that are lost, unless that is begun, and says how
+    /// many they are: whoever does tells it with more.
+    fn take_back_lost(&mut self) -> usize {
+        let begun = usize::from(self.written > 0);
+        let Some(piece @ &Piece { fate: Fate::Lost(count), .. }) = self.waiting.back() else { return 0 };
+        if self.waiting.len() <= begun || !self.accepts() {
+            return 0;
+        }
+        self.bytes -= piece.cost();
+        self.waiting.pop_back();
+        count
     }
 
     /// Drops what a slow reader has not been sent, but for the rest of a frame it has a part of.
@@ -283,7 +368,7 @@ impl State {
         if let Some(Piece { frames: mut begun, .. }) = begun {
             begun.truncate(end_of_frame(&begun, self.written));
             if begun.len() > self.written {
-                self.keep(Piece { frames: begun, expires: None });
+                self.keep(Piece { frames: begun, fate: Fate::Kept });
             } else {
                 self.written = 0;
             }
@@ -309,8 +394,8 @@ impl State {
             && self.written >= first.frames.len()
         {
             self.written -= first.frames.len();
-            self.bytes -= first.frames.len() + OVERHEAD;
-            self.expiring -= usize::from(first.expires.is_some());
+            self.bytes -= first.cost();
+            self.expiring -= usize::from(first.expires());
             self.waiting.pop_front();
         }
     }
@@ -475,5 +560,53 @@ mod tests {
         let expected = [frame(100).into_bytes(), lost, frame(500).into_bytes()].concat();
         assert_eq!(*outbox.wire.seen.lock(), expected);
         assert_eq!(outbox.len(), 0);
+    }
+
+    #[test]
+    fn who_reads_nothing_survives_any_number_of_events_that_expire_and_is_told_their_number_once() {
+        let (clock, hands) = crate::Clock::manual();
+        let outbox = outbox(0);
+        for _ in 0..1000 {
+            let soon = Expiry::after(&clock, std::time::Duration::from_secs(1));
+            assert!(outbox.push_until(frame(300), Some(&soon)), "{:?}", outbox.close_reason());
+            assert!(outbox.push_until(frame(300), Some(&soon)), "{:?}", outbox.close_reason());
+            hands.advance(std::time::Duration::from_secs(1));
+        }
+        assert!(write(&outbox, 10_000));
+        assert_eq!(*outbox.wire.seen.lock(), Response::Lost { count: 2000 }.frame().into_bytes());
+    }
+
+    #[test]
+    fn events_that_expire_later_make_room_and_the_newest_of_them_are_kept() {
+        let (clock, _hands) = crate::Clock::manual();
+        let outbox = outbox(0);
+        let later = Expiry::after(&clock, std::time::Duration::from_secs(300));
+        for _ in 0..1000 {
+            assert!(outbox.push_until(frame(300), Some(&later)), "{:?}", outbox.close_reason());
+        }
+        let kept = outbox.len() / (300 + OVERHEAD);
+        assert!(kept > 0);
+        assert!(write(&outbox, 10_000));
+        let seen = outbox.wire.seen.lock();
+        let lost = Response::Lost { count: 1000 - kept }.frame().into_bytes();
+        assert!(seen.starts_with(&lost), "what is lost is told first");
+        assert_eq!(seen.len(), lost.len() + kept * frame(300).into_bytes().len());
+    }
+
+    #[test]
+    fn where_nothing_can_make_room_an_event_that_expires_is_lost_and_the_connection_goes_on() {
+        let (clock, _hands) = crate::Clock::manual();
+        let outbox = outbox(0);
+        let later = Expiry::after(&clock, std::time::Duration::from_secs(300));
+        while outbox.len() + 300 + OVERHEAD < 1000 {
+            assert!(outbox.push(frame(300)));
+        }
+        let full = outbox.len();
+        for _ in 0..100 {
+            assert!(outbox.push_until(frame(300), Some(&later)));
+        }
+        assert!(outbox.len() < full + 100);
+        assert!(write(&outbox, 10_000));
+        assert!(outbox.wire.seen.lock().ends_with(&Response::Lost { count: 100 }.frame().into_bytes()));
     }
 }
