@@ -28,7 +28,7 @@ export const SocketProvider = ({ children, socket: given, url, token, ...options
   const mounted = useRef();
   // Before the effects of the components inside, which may publish something.
   useLayoutEffect(() => {
-    if (given) return;
+    if (given || token === undefined) return;
     mounted.current = socket;
     socket.open();
     return () => {

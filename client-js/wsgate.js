@@ -81,8 +81,8 @@ export function connect(
       const proof = await prove(refused || woken);
       if (mine !== era) return;
       ws = new WebSocket(address.href);
-      // In a frame, since an address ends up in logs.
-      ws.onopen = unlessOver(() => proof && send({ type: "auth", ...proof }));
+      // In a frame, since an address ends up in logs. Where there should be a token, the gateway says so.
+      ws.onopen = unlessOver(() => proof === null || send({ type: "auth", ...proof }));
       ws.onmessage = unlessOver(({ data }) => receive(data));
       // Node before 23 has no `close` after an error, which has no code.
       ws.onclose = ws.onerror = unlessOver(({ code = 1006, reason = "connection failed" }) => lost(code, reason));
