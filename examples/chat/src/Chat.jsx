@@ -1,0 +1,41 @@
+import { useEffect, useState } from "react";
+import { useConnectionState } from "wsgate/react";
+
+import { ConnectionBar } from "./ConnectionBar.jsx";
+import { Room } from "./Room.jsx";
+import { Toasts } from "./Toasts.jsx";
+
+export const Chat = ({ session: { user, rooms }, onEnd }) => {
+  const [open, setOpen] = useState(rooms[0].room);
+  const { state, code, reason } = useConnectionState();
+
+  useEffect(() => {
+    // 4403: the server has ended the login, from this page or another. 1000 is this page itself.
+    if (state === "closed" && code !== 1000) onEnd(code === 4403 ? "You are logged out." : reason);
+  }, [state, code, reason, onEnd]);
+
+  const logOut = async () => {
+    await fetch("/api/logout", { method: "POST" });
+    onEnd("You are logged out.");
+  };
+
+  return (
+    <div className="chat">
+      <header>
+        <strong>Chat</strong>
+        <span>{user}</span>
+        <button onClick={logOut}>Log out</button>
+      </header>
+      <ConnectionBar />
+      <nav aria-label="Rooms">
+        {rooms.map(({ room, title }) => (
+          <button key={room} aria-current={room === open ? "page" : undefined} onClick={() => setOpen(room)}>
+            {title}
+          </button>
+        ))}
+      </nav>
+      <Room key={open} room={open} title={rooms.find(({ room }) => room === open).title} />
+      <Toasts rooms={rooms} onOpen={setOpen} />
+    </div>
+  );
+};
