@@ -187,9 +187,14 @@ test("logging out ends all pages of the login, and no other", async (t) => {
   await Promise.all([saysLogIn(another), saysLogIn(alice)]);
   await shows(alice, "You are logged out.");
   await screenshot(alice, "chat-login");
+  isQuiet(alice, elsewhere);
+  await alice.getByLabel("User").fill("bob");
+  await alice.getByLabel("Password").fill("rabbit");
+  await alice.getByRole("button", { name: "Log in" }).click();
+  await shows(alice, "This is not the password.");
   await logIn(alice, "bob");
   await seesHere(elsewhere, "bob");
-  isQuiet(alice, elsewhere);
+  onlyTheNetworkFailed(alice, elsewhere);
 });
 
 test("one Ctrl-C ends it all", async (t) => {

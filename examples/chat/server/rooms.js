@@ -9,11 +9,11 @@ export const rooms = {
   birthday: { title: "Birthday", members: ["bob", "carol"], reason: "Not you, Alice: it would be no surprise any more." },
 };
 
-/** Why a user may not be in a room; nothing if they may. */
-export const whyNot = (user, room) => {
-  if (!Object.hasOwn(rooms, room)) return "There is no such room.";
+/** Whether a user may be in a room, and if not, why: as the gateway wants to be told. */
+export const canAccessRoom = (user, room) => {
+  if (!Object.hasOwn(rooms, room)) return { allow: false, reason: "There is no such room." };
   const { members, reason } = rooms[room];
-  if (members && !members.includes(user)) return reason;
+  return !members || members.includes(user) ? { allow: true } : { allow: false, reason };
 };
 
 const KEPT = 100;

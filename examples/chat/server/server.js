@@ -6,7 +6,7 @@ import express from "express";
 import jwt from "jsonwebtoken";
 
 import { publish, revoke } from "./gateway.js";
-import { history, keep, mentioned, rooms, users, whyNot } from "./rooms.js";
+import { canAccessRoom, history, keep, mentioned, rooms, users } from "./rooms.js";
 
 const { WSGATE_JWT_SECRET, WSGATE_API_KEY, BACKEND_SECRET, API_PORT = "3000", TOKEN_LIFE = "300" } = process.env;
 if (!WSGATE_JWT_SECRET || !WSGATE_API_KEY || !BACKEND_SECRET) {
@@ -75,12 +75,10 @@ app.use("/wsgate", (request, response, next) => {
 /** A call that is not done; the page is told why. */
 class Refused extends Error {}
 
-// `chat:general` and `typing:general` are for the same people.
-const canAccessRoom = (user, name) => whyNot(user, name.replace(/^(chat|typing):/, ""));
-
 app.post("/wsgate/access", (request, response) => {
-  const reason = canAccessRoom(request.body.user, request.body.room);
-  response.json(reason ? { allow: false, reason } : { allow: true });
+  const { user, room } = request.body;
+  // `chat:general` and `typing:general` are for the same people.
+  response.json(canAccessRoom(user, room.replace(/^(chat|typing):/, "")));
 });
 
 const calls = {
@@ -94,7 +92,7 @@ const calls = {
     const message = keep(room, { id: `${room} ${user} ${id}`, from: user, text: text.trim(), at: Date.now() });
     await publish({ room: `chat:${room}` }, "message", message, message.id);
     for (const other of mentioned(text)) {
-      if (other === user || whyNot(other, room)) continue;
+      if (other === user || !canAccessRoom(other, room).allow) continue;
       await publish({ user: other }, "mention", { ...message, room }, `${message.id} ${other}`);
     }
     return message;
@@ -105,13 +103,18 @@ app.post("/wsgate/call", async (request, response) => {
   const { event, user, data } = request.body;
   try {
     if (!Object.hasOwn(calls, event)) throw new Refused(`There is no call ${event}.`);
-    const reason = whyNot(user, data?.room);
-    if (reason) throw new Refused(reason);
+    const { allow, reason } = canAccessRoom(user, data?.room);
+    if (!allow) throw new Refused(reason);
     response.json(await calls[event](data, user));
   } catch (error) {
     if (!(error instanceof Refused)) throw error;
     response.status(422).json({ error: error.message });
   }
+});
+
+app.use((error, request, response, next) => {
+  console.error(error);
+  response.status(500).json({ error: "Something went wrong in the server." });
 });
 
 const server = app.listen(Number(API_PORT), "127.0.0.1", (error) => {

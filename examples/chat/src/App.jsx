@@ -4,14 +4,16 @@ import { SocketProvider } from "wsgate/react";
 
 import { Chat } from "./Chat.jsx";
 import { Login } from "./Login.jsx";
+import { post } from "./server.js";
 
 /** Gets a token from the server: for every attempt to connect, and before the one in use ends. */
 const getToken = async () => {
-  const answer = await fetch("/api/token", { method: "POST" });
-  const { token, error } = await answer.json();
-  if (answer.status === 401) throw new Unauthorized(error);
-  if (!answer.ok) throw new Error("The server gives no token.");
-  return token;
+  try {
+    return (await post("token")).token;
+  } catch (error) {
+    // The login has ended. After any other error, the client tries again.
+    throw error.status === 401 ? new Unauthorized(error.message) : error;
+  }
 };
 
 export const App = () => {

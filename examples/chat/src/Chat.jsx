@@ -3,6 +3,7 @@ import { useConnectionState } from "wsgate/react";
 
 import { ConnectionBar } from "./ConnectionBar.jsx";
 import { Room } from "./Room.jsx";
+import { post } from "./server.js";
 import { Toasts } from "./Toasts.jsx";
 
 export const Chat = ({ session: { user, rooms }, onEnd }) => {
@@ -14,10 +15,7 @@ export const Chat = ({ session: { user, rooms }, onEnd }) => {
     if (state === "closed" && code !== 1000) onEnd(code === 4403 ? "You are logged out." : reason);
   }, [state, code, reason, onEnd]);
 
-  const logOut = async () => {
-    await fetch("/api/logout", { method: "POST" });
-    onEnd("You are logged out.");
-  };
+  const logOut = () => post("logout").then(() => onEnd("You are logged out."), (error) => alert(error.message));
 
   return (
     <div className="chat">

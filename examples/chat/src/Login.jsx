@@ -1,14 +1,8 @@
 import { useState } from "react";
 
-const DEMO = [["alice", "rabbit"], ["bob", "hammer"], ["carol", "guitar"]];
+import { post } from "./server.js";
 
-const logIn = async (user, password) => {
-  const headers = { "content-type": "application/json" };
-  const answer = await fetch("/api/login", { method: "POST", headers, body: JSON.stringify({ user, password }) });
-  const session = await answer.json();
-  if (!answer.ok) throw new Error(session.error);
-  return session;
-};
+const DEMO = [["alice", "rabbit"], ["bob", "hammer"], ["carol", "guitar"]];
 
 export const Login = ({ notice, onLogin }) => {
   const [user, setUser] = useState("");
@@ -17,7 +11,7 @@ export const Login = ({ notice, onLogin }) => {
 
   const submit = (event) => {
     event.preventDefault();
-    logIn(user, password).then(onLogin, (error) => setError(error.message));
+    post("login", { user, password }).then(onLogin, (error) => setError(error.message));
   };
   const fill = ([user, password]) => {
     setUser(user);
