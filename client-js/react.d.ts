@@ -21,18 +21,21 @@ export function useConnectionState(): Status;
 
 /** A room, as a component sees it. */
 export interface RoomView<Events extends object = EventMap> extends RoomStatus {
-  readonly name: string;
+  readonly name: string | null | undefined;
   /** As `publish` of a room; it is the same function in every render. */
   readonly publish: Room<Events>["publish"];
 }
 
+/** A room's name, or what `useRoom` has given; none if there is no room yet. */
+export type RoomLike = string | { name: string | null | undefined } | null | undefined;
+
 /** Is in a room while mounted. Several components may be in the same one. */
-export function useRoom<Events extends object = EventMap>(name: string): RoomView<Events>;
+export function useRoom<Events extends object = EventMap>(name: string | null | undefined): RoomView<Events>;
 
 /** Hears an event while mounted, from anywhere. Always calls the latest `hear`, which need not be memoized. */
 export function useEvent<Data = any>(event: string, hear: (data: Data, info: EventInfo) => void): void;
 /** Is in a room while mounted, and hears its events of one name. */
-export function useEvent<Data = any>(room: string | { name: string }, event: string, hear: (data: Data, info: EventInfo) => void): void;
+export function useEvent<Data = any>(room: RoomLike, event: string, hear: (data: Data, info: EventInfo) => void): void;
 
 /** Is in a room while mounted, and sees who else is. */
-export function useMembers(room: string | { name: string }): Members;
+export function useMembers(room: RoomLike): Members;

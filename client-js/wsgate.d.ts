@@ -12,13 +12,15 @@ export interface Status {
   readonly state: State;
   /**
    * With `waiting` and `closed`: the close code, see "Close codes" in protocol.md. 1006 if no Close
-   * came, as where the gateway cannot be reached or the token function failed; 1000 after `close()`.
+   * came, as where the gateway cannot be reached or the token function threw; 1000 after `close()`.
    */
   readonly code?: number;
   /** A sentence for people. */
   readonly reason?: string;
   /** With `waiting`: when the next attempt comes, in milliseconds as `Date.now()` has them. */
   readonly retryAt?: number;
+  /** With `open`: so many events were lost just now, as this client reads too slowly for their `ttl`. */
+  readonly lost?: number;
 }
 
 /**
@@ -36,6 +38,8 @@ export interface RoomStatus {
   readonly reason?: string;
   /** With `refused`: whether it is for now only. Then it is tried again by itself. */
   readonly temporary?: boolean;
+  /** When that is, in milliseconds as `Date.now()` has them. */
+  readonly retryAt?: number;
 }
 
 /** How an event came. */
@@ -90,7 +94,7 @@ export interface WsgateError extends Error {
    * One of the codes under "Errors" in protocol.md, or one of this client: `not_sent` if there was no
    * connection, so that it surely was not done; `disconnected` if the connection was lost and `timeout`
    * if the time was over before the answer came, so that nobody knows; `left` if the room was left
-   * before; `too_slow` if `events()` was not read.
+   * before; `removed` if we were put out of it; `too_slow` if `events()` was not read.
    */
   code: string;
   /** The path of the field at fault. */
@@ -121,8 +125,10 @@ export interface RequestOptions {
 }
 
 export interface PublishOptions extends RequestOptions {
-  /** `false` leaves out this connection, `"user"` all connections of this user. `true` if missing. */
-  echo?: boolean | "user";
+  /** `false` leaves out this connection. `true` if missing. */
+  echo?: boolean;
+  /** With `echo: false`: `"user"` leaves out all connections of this user. */
+  echo_scope?: "connection" | "user";
 }
 
 /**
@@ -143,8 +149,8 @@ interface Hearing<Events> {
   /** Hears the next event of this name. */
   once<Name extends NameOf<Events>>(event: Name, hear: (data: Events[Name], info: EventInfo) => void): Undo;
   /**
-   * Events from now on, of one name or all, for `for await`. It ends with the room or the socket. Up
-   * to 1,000 wait to be read; one more, and it throws `too_slow` after these.
+   * Events from now on, of one name or all, for `for await`. It ends when the room is left or the
+   * socket closed. If more than 1,000 wait to be read, it throws `too_slow`.
    */
   events(): AsyncIterableIterator<Event>;
   events<Name extends NameOf<Events>>(event: Name): AsyncIterableIterator<Event<Name, Events[Name]>>;
@@ -153,6 +159,7 @@ interface Hearing<Events> {
 /** A room that was joined. Whoever joins gets a `Room` of their own; they share one membership. */
 export interface Room<Events extends object = EventMap> extends Hearing<Events> {
   readonly name: string;
+  readonly state: RoomState;
   readonly status: RoomStatus;
   /**
    * The answer to the join. It waits for a connection, and is another promise after a reconnect,
@@ -170,7 +177,10 @@ export interface Room<Events extends object = EventMap> extends Hearing<Events> 
    * which the gateway's operator decides on, it stays as it is when the room is joined.
    */
   onMembers(hear: (members: Members) => void): Undo;
-  /** Ends what was heard through this object. The last one to leave takes the connection out. */
+  /**
+   * Ends what was heard through this object. The last one to leave takes the connection out; whoever
+   * joins again in the same breath has never left.
+   */
   leave(): void;
 }
 
@@ -182,9 +192,7 @@ export interface Socket<Events extends object = EventMap> extends Hearing<Events
   /** The id of the connection, for backends that leave it out; `undefined` if there is none. */
   readonly connection: string | undefined;
   /** Hears of every change of `status` from now on. */
-  onState(hear: (state: State, status: Status) => void): Undo;
-  /** Hears how many events were lost because this client reads too slowly for their `ttl`. */
-  onLost(hear: (count: number) => void): Undo;
+  onState(hear: (status: Status) => void): Undo;
   /** Joins a room: now or as soon as there is a connection, and again after every reconnect. */
   join<RoomEvents extends object = Events>(name: string): Room<RoomEvents>;
   /** Publishes an event. Rejects with a `WsgateError`. */

@@ -3,262 +3,433 @@
 
 /** How long one attempt may take, from asking for the token to the welcome. */
 const CONNECT_LIMIT_MS = 10_000;
+/** How often it is looked whether the connection is silent, and whether this machine was asleep. */
+const TICK_MS = 500;
+/** In ticks: after so long without a word the gateway is asked whether it is there, and given up. */
+const QUIET = 50;
+const SILENT = 70;
+/** In ticks: how long it has for its answer where there is reason for doubt. */
+const PROBE = 4;
+/** Whoever was away for so long is gone for the gateway: it has had no pong. */
+const ASLEEP_MS = 35_000;
+/** How many events may wait for a `for await` loop. */
+const MAX_UNREAD = 1_000;
+
+/** For token functions: there is no token to be had. */
+export class Unauthorized extends Error {}
 
 export function connect(
   url,
-  { token, WebSocket = globalThis.WebSocket, backoff: { min = 5_000, max = 30_000 } = {} },
+  {
+    token,
+    WebSocket = globalThis.WebSocket,
+    backoff: { min = 5_000, max = 30_000 } = {},
+    timeout = 30_000,
+    queue: places = 100,
+    open = true,
+  },
 ) {
-  // What can never work fails here, and not on every attempt.
-  if (!WebSocket) throw new TypeError("there is no WebSocket here: pass one as an option");
-  const address = new URL(url, globalThis.location?.href);
-  address.protocol = address.protocol.replace("http", "ws");
-  address.hash = "";
+  const { document, location } = globalThis;
   const renewable = typeof token === "function";
 
-  let state = "connecting";
+  let address;
   let ws;
   /** Changes with every attempt and every end, so that news of an earlier one is recognised. */
   let era = 0;
-  /** The only timer: while connecting it ends the attempt, while waiting it starts the next. */
+  /** While connecting it ends the attempt, while waiting it starts the next, while open it renews the token. */
   let timer;
   /** Since the last welcome: how many waits there were, and whether a token was refused. */
   let waits = 0;
   let refused = false;
+  /** This machine or its network was away, so that the token may have ended meanwhile. */
+  let woken = false;
+  /** What ticks, when it last did, and how often since the last word of the gateway. */
+  let clock;
+  let ticked;
+  let quiet = 0;
 
   let lastId = 0;
-  /** The requests that wait for their answer, by id. */
+  /** The requests that are under way, by id, and those that wait for a connection or a room, in order. */
   const requests = new Map();
+  const waiting = new Set();
   /** The rooms that we want to be in, by name and in the order of joining. */
   const rooms = new Map();
-  /** The names of the rooms that the gateway says this connection is in. */
-  const inside = new Set();
-  const stateListeners = new Set();
-  const eventListeners = new Set();
 
-  const change = (to, why = {}) => {
-    state = to;
-    tell(stateListeners, to, why);
+  /** Changes the state of the socket or of a room. */
+  const show = (place, state, why) => {
+    place.state = state;
+    place.status = { state, ...why };
+    tell(place, "states", place.status);
   };
+
+  // Random from zero on, the first time too: after a failure everybody is on the way back at once. Whoever
+  // is back from sleep, or has its network again, comes soon: a sixteenth of the first wait.
+  const wait = (times) => Math.random() * Math.min(max, min * 2 ** times);
 
   // --- One connection after the other ---
 
   const attempt = async () => {
     const mine = ++era;
-    const unlessOver = (act) => (event) => {
-      if (mine === era) act(event);
-    };
+    const unlessOver = (act) => (event) => mine === era && act(event);
     // Some WebSockets fail without any event, and a token function may hang.
-    timer = setTimeout(unlessOver(() => lost(1006, "no welcome came in time")), CONNECT_LIMIT_MS);
-    change("connecting");
+    timer = setTimeout(lost, CONNECT_LIMIT_MS, 1006, "no welcome in time");
+    show(socket, "connecting");
     try {
       // Whoever closes in the same breath, as React's StrictMode does, has opened nothing.
       await null;
       if (mine !== era) return;
-      const proof = renewable ? await token({ fresh: refused }) : token;
+      const proof = await prove(refused || woken);
       if (mine !== era) return;
       ws = new WebSocket(address.href);
       // In a frame, since an address ends up in logs.
-      ws.onopen = unlessOver(() => send({ type: "auth", token: proof }));
+      ws.onopen = unlessOver(() => proof && send({ type: "auth", ...proof }));
       ws.onmessage = unlessOver(({ data }) => receive(data));
-      ws.onclose = unlessOver(({ code, reason }) => lost(code, reason));
-      // Node before 23 has no `close` after it.
-      ws.onerror = unlessOver(() => lost(1006, "the connection failed"));
+      // Node before 23 has no `close` after an error, which has no code.
+      ws.onclose = ws.onerror = unlessOver(({ code = 1006, reason = "connection failed" }) => lost(code, reason));
     } catch (error) {
-      unlessOver(() => lost(1006, String(error)))();
+      unlessOver(withoutToken)(error);
     }
   };
 
+  /** The fields of `auth`. */
+  const prove = async (fresh) => {
+    const proof = renewable ? await token({ fresh }) : token;
+    return typeof proof === "string" ? { token: proof } : proof;
+  };
+
+  const withoutToken = (error) => lost(1006, String(error), undefined, error instanceof Unauthorized ? "no" : "yes");
+
   /** Ends an attempt or a connection, and decides how to go on. */
-  const lost = (code, reason, retry = retryAfter(code), retryInMs = undefined) => {
+  const lost = (code, reason, retryInMs, retry = retryAfter(code)) => {
     era++;
+    quiet = 0;
     clearTimeout(timer);
     ws?.close(1000);
-    ws = undefined;
-    inside.clear();
+    ws = socket.connection = undefined;
 
     const fresh = retry === "fresh_token";
     const again = fresh ? renewable && !refused : retry !== "no";
     refused ||= fresh;
     if (again) {
-      // Random from zero on, the first time too: after a failure everybody is on the way back at
-      // the same moment. A refused token needs no wait, since that is tried only once.
-      retryInMs ??= fresh ? 0 : Math.random() * Math.min(max, min * 2 ** waits++);
-      timer = setTimeout(attempt, retryInMs);
-      change("waiting", { code, reason, retryInMs });
+      // A refused token needs no wait, since that is tried only once.
+      retryIn(retryInMs ?? (fresh ? 0 : wait(waits++)), { code, reason });
     } else {
-      change("closed", { code, reason });
-      for (const room of rooms.values()) room.reject(disconnected());
+      watch("removeEventListener");
+      clearInterval(clock);
+      show(socket, "closed", { code, reason });
     }
-    for (const { reject } of requests.values()) reject(disconnected());
-    requests.clear();
+
+    for (const asked of requests.values()) {
+      asked.reject(failure("disconnected", "connection failed", again));
+    }
+    for (const room of rooms.values()) {
+      if (!again) refuse(room, notSent());
+      else if (room.state === "joined") ask(room);
+    }
+    if (again) return;
+    for (const asked of waiting) asked.reject(notSent());
+    for (const place of [socket, ...rooms.values()]) tell(place, "events");
   };
 
-  const disconnected = () => failure("disconnected", "there is no connection", undefined, state !== "closed");
+  const retryIn = (ms, why) => {
+    timer = setTimeout(attempt, ms);
+    show(socket, "waiting", { ...why, retryAt: Date.now() + ms });
+  };
+
+  // --- What this machine and the page go through ---
+
+  /** There is a network again, or somebody looks at the page: what waits goes on, what is open is doubted. */
+  const wake = () => {
+    woken = true;
+    if (socket.state === "waiting") {
+      clearTimeout(timer);
+      retryIn(wait(-4), socket.status);
+    } else if (socket.state === "open") {
+      quiet = SILENT - PROBE;
+      ping();
+    }
+  };
+
+  const tick = () => {
+    const away = Date.now() - ticked;
+    ticked += away;
+    const asleep = away > ASLEEP_MS;
+    // Timers of a page that nobody sees come as late without any sleep.
+    if (asleep && document?.hidden) return wake();
+    woken ||= asleep;
+    if (socket.state === "open" && ++quiet === QUIET) ping();
+    if (asleep || quiet > SILENT) lost(1006, "connection silent", woken ? wait(-4) : undefined);
+    for (const room of rooms.values()) if (room.status.retryAt < ticked) ask(room);
+  };
+
+  const watch = (how) => {
+    // A page with an open connection is not kept for the way back.
+    for (const name of ["online", "offline", "pageshow", "pagehide", "visibilitychange"]) {
+      globalThis[how]?.(name, signalled);
+    }
+  };
+
+  const signalled = ({ type }) => {
+    if (!/off|hide/.test(type)) wake();
+    else if (socket.state !== "waiting") lost(1006, type);
+  };
+
+  // --- Requests ---
 
   const send = (frame) => ws.send(JSON.stringify(frame));
+  const ping = () => send({ type: "ping" });
 
-  // There is no queue: what waited for a connection would be stale when it is sent.
-  const request = (type, fields) =>
-    new Promise((resolve, reject) => {
-      if (state !== "open") throw disconnected();
-      const id = ++lastId;
-      send({ type, id, ...fields });
-      requests.set(id, { type, resolve, reject });
-    });
+  const notSent = () => failure("not_sent", "no connection", socket.state !== "closed");
+
+  /** Sends a request, now or as soon as there is a connection and the room is joined. */
+  const request = async (type, fields, { timeout: ms = timeout, signal, queue = true, room } = {}) => {
+    signal?.throwIfAborted();
+    const id = ++lastId;
+    // As it is now: its sender may change it while it waits.
+    const asked = { id, room, frame: JSON.stringify({ type, id, ...fields }) };
+    const abort = () => asked.reject(signal.reason);
+    const late = () => asked.reject(requests.has(id) ? failure("timeout", "no answer in time", true) : notSent());
+    const limit = ms && setTimeout(late, ms);
+    signal?.addEventListener("abort", abort);
+    try {
+      return await new Promise((resolve, reject) => {
+        waiting.add(Object.assign(asked, { resolve, reject }));
+        flush();
+        if (waiting.has(asked) && (socket.state === "closed" || !queue || waiting.size > places)) reject(notSent());
+      });
+    } finally {
+      clearTimeout(limit);
+      signal?.removeEventListener("abort", abort);
+      requests.delete(id);
+      waiting.delete(asked);
+    }
+  };
+
+  /** Sends what waits, but for what waits for its room. */
+  const flush = () => {
+    if (socket.state !== "open") return;
+    for (const asked of waiting) {
+      if (asked.room?.state === "joining") continue;
+      waiting.delete(asked);
+      requests.set(asked.id, asked);
+      ws.send(asked.frame);
+    }
+  };
 
   // --- What the gateway says ---
 
   const receive = (text) => {
+    quiet = 0;
+    woken = false;
     let message;
     try {
       message = JSON.parse(text);
     } catch {
       return; // This is not wsgate. No welcome will come, and the time limit says so.
     }
-    const { type, room } = message;
-    if (type === "event") {
-      // An event that was on its way when we left is passed over.
-      if (!room || inside.has(room)) tell(eventListeners, message);
-    } else if (type === "reply" || type === "error") {
-      answer(message);
-    } else if (type === "joined") {
-      enter(room);
-    } else if (type === "left") {
-      inside.delete(room);
+    hears[message.type]?.(message, rooms.get(message.room), requests.get(message.id));
+  };
+
+  /** What to do with each type of message, the room that it names, and the request that it answers. */
+  const hears = {
+    welcome({ user, connection }) {
+      clearTimeout(timer);
+      waits = 0;
+      refused = false;
+      Object.assign(socket, { user, connection });
+      show(socket, "open");
+      for (const room of rooms.values()) room.removed || ask(room);
+      flush();
+    },
+    event({ event, data, from, reply_to, room: name }, room) {
+      const info = { room: name, from };
+      if (reply_to) info.answer = (data) => request("answer", { reply_to, data }, { queue: false });
+      tell(socket, "events", data, info, event);
+      if (room) tell(room, "events", data, info, event);
+    },
+    reply: (message, _, asked) => asked?.resolve(message),
+    error: (message, _, asked) => asked?.reject(Object.assign(new Error(message.message), message)),
+    presence({ members, joined = [], left = [], users }, room) {
+      if (!room?.seen) return;
+      const known = new Map((members ?? room.seen.members)?.map((member) => [member.user, member]));
+      for (const user of left) known.delete(user);
+      for (const member of joined) known.set(member.user, member);
+      // In a room that is too large only their number is announced.
+      see(room, { users, members: known.size === users ? [...known.values()] : undefined });
+    },
+    joined(message, room) {
+      if (room) enter(room, message);
+    },
+    left({ reason, temporary }, room) {
+      if (!room) return;
+      refuse(room, failure("removed", reason ?? "removed", temporary));
       // A backend wants it so; coming back by itself would go against that.
-      if (rooms.has(room)) rooms.get(room).removed = true;
-    } else if (type === "expiring") {
-      renew();
-    } else if (type === "closing") {
-      // The Close that follows has nothing to add, and may get lost.
-      lost(message.code, message.reason, message.retry, message.retry_after_ms);
-    } else if (type === "welcome") {
-      welcome(message);
-    }
-  };
-
-  const welcome = (message) => {
-    clearTimeout(timer);
-    waits = 0;
-    refused = false;
-    message.rooms.forEach(enter);
-    state = "open";
-    // Before listeners hear of it: what they publish to a room must come after its join.
-    for (const room of rooms.values()) if (room.asked || !room.removed) ask(room);
-    change("open");
-  };
-
-  const answer = (message) => {
-    const asked = requests.get(message.id);
-    if (!asked) return;
-    requests.delete(message.id);
-    if (message.type === "error") {
-      asked.reject(failure(message.code, message.message, message.field, message.temporary));
-      return;
-    }
-    // Now, not when the promise is looked at: the room's first event may be right behind.
-    if (asked.type === "join") enter(message.room);
-    if (asked.type === "leave") inside.delete(message.room);
-    asked.resolve(message);
-  };
-
-  const enter = (name) => {
-    inside.add(name);
-    const room = rooms.get(name);
-    if (!room) return;
-    room.removed = false;
-    // A backend has done what was refused before.
-    if (!room.asked) room.ready = Promise.resolve();
+      room.removed = !reason;
+    },
+    lost: ({ count }) => show(socket, "open", { lost: count }),
+    expiring(message) {
+      // Not all at once: many may have come with tokens of the same age.
+      if (renewable) timer = setTimeout(renew, Math.random() * message.in * 500);
+    },
+    // The Close that follows has nothing to add, and may get lost.
+    closing: ({ code, reason, retry, retry_after_ms }) => lost(code, reason, retry_after_ms, retry),
   };
 
   const renew = async () => {
-    if (!renewable) return;
+    const mine = era;
     try {
-      await request("auth", { token: await token({ fresh: true }) });
-    } catch {
-      // The connection lasts until its token ends. It is closed with 4401 then, which asks again.
+      const proof = await prove(true);
+      // Refused, the connection lasts until its token ends. It is closed with 4401 then, which asks again.
+      if (mine === era) request("auth", proof).catch(() => {});
+    } catch (error) {
+      if (mine !== era) return;
+      if (error instanceof Unauthorized) withoutToken(error);
+      else timer = setTimeout(renew, wait(0));
     }
+  };
+
+  // --- Rooms ---
+
+  /** Asks to be let into a room: now, or once there is a connection. */
+  const ask = (room) => {
+    pend(room);
+    room.removed = false;
+    show(room, "joining");
+    if (socket.state === "closed") refuse(room, notSent());
+    if (socket.state !== "open") return;
+    request("join", { room: room.name }).then(
+      (reply) => enter(room, reply),
+      // What a lost connection cut off is asked again on the next, and settles then.
+      (error) => error.code === "disconnected" || refuse(room, error),
+    );
+  };
+
+  /** Lets `ready` be a promise that is not settled yet. */
+  const pend = (room) => {
+    if (room.state === "joining") return;
+    room.ready = new Promise((resolve, reject) => Object.assign(room, { resolve, reject }));
+    // Nobody has to look at it.
+    room.ready.catch(() => {});
+  };
+
+  /** A room is not to be had. */
+  const refuse = (room, error) => {
+    pend(room);
+    room.reject(error);
+    const { code, message: reason, temporary } = error;
+    show(room, "refused", { code, reason, temporary, retryAt: temporary ? Date.now() + wait(1) : undefined });
+    flush();
+  };
+
+  const enter = (room, reply) => {
+    pend(room);
+    room.resolve(reply);
+    show(room, "joined");
+    list(room);
+    flush();
+  };
+
+  const leave = (room) => {
+    const { name } = room;
+    if (room.ears.size || rooms.get(name) !== room) return;
+    rooms.delete(name);
+    // Where we were not let in there is nothing to leave; without a connection, neither.
+    if (socket.state === "open" && room.state !== "refused") request("leave", { room: name }).catch(() => {});
+    room.reject(failure("left", "left"));
+  };
+
+  // --- Who is in a room ---
+
+  /** Asks for the list of members, if anybody has wanted it. */
+  const list = (room) => {
+    if (!room.seen || room.state !== "joined") return;
+    members(room).then(
+      (reply) => see(room, reply),
+      (error) => see(room, { error }),
+    );
+  };
+
+  const members = (room, options) => request("members", { room: room.name }, { ...options, room });
+
+  const see = (room, seen) => {
+    room.seen = seen;
+    tell(room, "members", seen);
   };
 
   // --- What the application asks for ---
 
-  /** Asks to be let into a room: now, or once there is a connection. */
-  const ask = (room) => {
-    if (!room.asked) {
-      room.asked = true;
-      room.ready = new Promise((resolve, reject) => Object.assign(room, { resolve, reject }));
-      // Nobody has to look at it.
-      room.ready.catch(() => {});
-    }
-    if (state === "closed") room.reject(disconnected());
-    if (state !== "open") return;
-    const settle = (how) => (outcome) => {
-      // What a lost connection cut off is asked again on the next, and settles then.
-      if (outcome.code === "disconnected") return;
-      room.asked = false;
-      room[how](outcome);
+  const listening = (ears) => {
+    const on = (wanted, hear) =>
+      listen(ears, "events", (data, info, event) => event === wanted && hear(data, info));
+    const once = (event, hear) => {
+      const undo = on(event, (data, info) => {
+        undo();
+        hear(data, info);
+      });
+      return undo;
     };
-    request("join", { room: room.name }).then(settle("resolve"), settle("reject"));
+    return { on, once, events: (event) => unread(ears, event), onState: (hear) => listen(ears, "states", hear) };
   };
 
-  const on = (event, hear, room) =>
-    listen(eventListeners, (message) => {
-      if (message.event === event && (!room || message.room === room)) {
-        hear(message.data, { room: message.room, from: message.from });
-      }
-    });
-
-  const publish = (to, event, data, { echo } = {}) => request("publish", { to, event, data, echo });
+  const publish = (to, event, data, options = {}) =>
+    request("publish", { to, event, data, echo: options.echo, echo_scope: options.echo_scope }, options);
 
   const join = (name) => {
-    const room = rooms.get(name) ?? { name, handles: 0 };
+    const room = rooms.get(name) ?? { name, ears: new Set() };
     rooms.set(name, room);
-    room.handles++;
-    if (!room.ready || (!room.asked && !inside.has(name))) ask(room);
-
-    const undos = new Set();
-    let left = false;
-    return {
-      name,
-      get ready() {
-        return room.ready;
+    const ears = {};
+    room.ears.add(ears);
+    if (!/^jo/.test(room.state)) ask(room);
+    // Whoever joins has what there is of the room, and listeners of their own.
+    const handle = Object.assign(Object.create(room), {
+      ...listening(ears),
+      ears: [ears],
+      publish: (event, data, options) => publish({ room: name }, event, data, { ...options, room }),
+      members: (options) => members(room, options),
+      onMembers(hear) {
+        room.seen ??= {};
+        hear(room.seen);
+        list(room);
+        return listen(ears, "members", hear);
       },
-      on(event, hear) {
-        const stop = on(event, hear, name);
-        const undo = () => {
-          stop();
-          undos.delete(undo);
-        };
-        undos.add(undo);
-        return undo;
-      },
-      publish: (event, data, options) => publish({ room: name }, event, data, options),
       leave() {
-        if (left) return;
-        left = true;
-        undos.forEach((undo) => undo());
-        if (--room.handles) return;
-        rooms.delete(name);
-        // Where we were not let in there is nothing to leave; without a connection, neither.
-        if (room.asked || inside.has(name)) request("leave", { room: name }).catch(() => {});
-        room.reject(failure("left", "the room was left", undefined, false));
+        room.ears.delete(ears);
+        tell(handle, "events");
+        show(handle, "left");
+        // Whoever joins again in the same breath has never left.
+        queueMicrotask(() => leave(room));
       },
-    };
+    });
+    return handle;
   };
 
-  attempt();
-  return {
-    get state() {
-      return state;
-    },
-    on: (event, hear) => on(event, hear),
-    onState: (hear) => listen(stateListeners, hear),
+  const ears = {};
+  const socket = {
+    ...listening(ears),
+    ears: [ears],
     join,
     publish,
+    call: async (event, data, options) => (await request("call", { event, data }, options)).data,
+    open() {
+      if (socket.state !== "closed") return;
+      // What can never work fails here, and not on every attempt.
+      if (!WebSocket) throw TypeError("no WebSocket: pass one");
+      address = new URL(url, location);
+      address.protocol = address.protocol.replace("http", "ws");
+      waits = 0;
+      refused = false;
+      ticked = Date.now();
+      clock = setInterval(tick, TICK_MS);
+      watch("addEventListener");
+      attempt();
+    },
     close() {
-      if (state !== "closed") lost(1000, "closed by this client", "no");
+      if (socket.state !== "closed") lost(1000, "closed", 0, "no");
     },
   };
+  show(socket, "closed");
+  if (open) socket.open();
+  return socket;
 }
 
 /**
@@ -267,31 +438,49 @@ export function connect(
  */
 const retryAfter = (code) => {
   if (code === 4401) return "fresh_token";
-  return (code >= 4400 && code < 4500) || [1002, 1003, 1007, 1009].includes(code) ? "no" : "yes";
+  return /^(44|100[2379])/.test(code) ? "no" : "yes";
 };
 
-const failure = (code, message, field, temporary) => Object.assign(new Error(message), { code, field, temporary });
+const failure = (code, message, temporary = false) => Object.assign(new Error(message), { code, temporary });
 
-const listen = (listeners, hear) => {
+const listen = (ears, kind, hear) => {
   // Its own function each time: who listens twice hears twice, and takes back one at a time.
   const listener = (...news) => hear(...news);
-  listeners.add(listener);
+  (ears[kind] ??= new Set()).add(listener);
   return () => {
-    listeners.delete(listener);
+    ears[kind].delete(listener);
   };
 };
 
-/** A listener that throws must harm neither the others nor the connection. */
-const tell = (listeners, ...news) => {
-  for (const listener of [...listeners]) {
-    try {
-      // It may have been taken back by one before it.
-      if (listeners.has(listener)) listener(...news);
-    } catch (error) {
-      // Reported by the runtime, as whatever nobody catches.
-      queueMicrotask(() => {
-        throw error;
-      });
+/** Tells all who listen at a place. One that throws harms neither the others nor the connection. */
+const tell = (place, kind, ...news) => {
+  for (const ears of place.ears) {
+    for (const listener of [...(ears[kind] ?? [])]) {
+      // It may have been taken back by one before it. What it throws, the runtime reports as not handled.
+      if (ears[kind].has(listener)) (async () => listener(...news))();
     }
   }
+};
+
+/** The events from now on, of one name or all, for `for await`. */
+const unread = (ears, wanted) => {
+  const events = [];
+  let over;
+  let wake;
+  const undo = listen(ears, "events", (data, info, event) => {
+    if (!event) over = true;
+    else if ((!wanted || event === wanted) && events.length <= MAX_UNREAD) events.push({ event, data, ...info });
+    wake?.();
+  });
+  return (async function* () {
+    try {
+      while (events.length || !over) {
+        if (events.length > MAX_UNREAD) throw failure("too_slow", "too many events");
+        if (events.length) yield events.shift();
+        else await new Promise((resolve) => (wake = resolve));
+      }
+    } finally {
+      undo();
+    }
+  })();
 };

@@ -1,0 +1,124 @@
+// React hooks for wsgate. Nothing here opens or joins anything while it renders, so that StrictMode,
+// concurrent rendering and fast refresh leave nothing behind.
+
+import {
+  createContext,
+  createElement,
+  useCallback,
+  useContext,
+  useEffect,
+  useLayoutEffect,
+  useMemo,
+  useRef,
+  useSyncExternalStore,
+} from "react";
+import { connect } from "./wsgate.js";
+
+const Context = createContext();
+const JOINING = { state: "joining" };
+const UNKNOWN = {};
+
+export const SocketProvider = ({ children, socket: given, url, token, ...options }) => {
+  const latest = useLatest(token);
+  const renewable = typeof token === "function";
+  const socket = useMemo(
+    () => given ?? connect(url, { ...options, token: renewable ? (ask) => latest.current(ask) : token, open: false }),
+    [given, String(url), renewable || JSON.stringify(token)],
+  );
+  const mounted = useRef();
+  // Before the effects of the components inside, which may publish something.
+  useLayoutEffect(() => {
+    if (given) return;
+    mounted.current = socket;
+    socket.open();
+    return () => {
+      mounted.current = undefined;
+      // Whoever is mounted again in the same breath, as by StrictMode, keeps the connection.
+      queueMicrotask(() => mounted.current === socket || socket.close());
+    };
+  }, [socket]);
+  return createElement(Context.Provider, { value: socket }, children);
+};
+
+export const useSocket = () => {
+  const socket = useContext(Context);
+  if (!socket) throw Error("no <SocketProvider> around this");
+  return socket;
+};
+
+export const useConnectionState = () => {
+  const socket = useSocket();
+  const status = () => socket.status;
+  return useSyncExternalStore(socket.onState, status, status);
+};
+
+export const useRoom = (name) => {
+  const socket = useSocket();
+  const publish = useCallback(
+    (...event) => {
+      // What is published in an effect may come before this component has joined.
+      const room = socket.join(name);
+      const published = room.publish(...event);
+      room.leave();
+      return published;
+    },
+    [socket, name],
+  );
+  return { ...useJoined(name, watchState, JOINING), name, publish };
+};
+
+export const useMembers = (room) => useJoined(nameOf(room), watchMembers, UNKNOWN);
+
+export const useEvent = (...args) => {
+  const socket = useSocket();
+  const [hear, event] = args.reverse();
+  const latest = useLatest(hear);
+  const name = nameOf(args[2]);
+  const everywhere = args.length < 3;
+  useEffect(() => {
+    const hearLatest = (...news) => latest.current(...news);
+    if (everywhere) return socket.on(event, hearLatest);
+    if (!name) return;
+    const room = socket.join(name);
+    room.on(event, hearLatest);
+    return room.leave;
+  }, [socket, everywhere, name, event]);
+};
+
+/** A value of the latest render, for what is called later. */
+const useLatest = (value) => {
+  const latest = useRef(value);
+  useLayoutEffect(() => {
+    latest.current = value;
+  });
+  return latest;
+};
+
+/** Is in a room while mounted, and watches something there; `unknown` until it has been seen. */
+const useJoined = (name, watch, unknown) => {
+  const socket = useSocket();
+  const seen = useRef();
+  const subscribe = useCallback(
+    (changed) => {
+      if (!name) return () => {};
+      const room = socket.join(name);
+      watch(room, (value) => {
+        seen.current = { name, value };
+        changed();
+      });
+      return room.leave;
+    },
+    [socket, name],
+  );
+  const look = () => (seen.current?.name === name ? seen.current.value : unknown);
+  return useSyncExternalStore(subscribe, look, () => unknown);
+};
+
+const watchState = (room, see) => {
+  see(room.status);
+  room.onState(see);
+};
+
+const watchMembers = (room, see) => room.onMembers(see);
+
+const nameOf = (room) => room?.name ?? room;
