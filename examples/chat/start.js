@@ -32,8 +32,10 @@ const findGateway = () => {
     throw new Error(`WSGATE_BIN is no program that runs: ${WSGATE_BIN}`);
   }
   if (works("wsgate")) return ["wsgate"];
-  // The first time, this takes some minutes.
-  if (works("cargo")) return ["cargo", "run", "--release", "--quiet", "--manifest-path", path("../../Cargo.toml"), "--"];
+  if (works("cargo")) {
+    console.log("The gateway is built by cargo now. The first time, this takes some minutes.");
+    return ["cargo", "run", "--release", "--manifest-path", path("../../Cargo.toml"), "--"];
+  }
   throw new Error("There is no gateway: install Rust (https://rustup.rs), put `wsgate` on the PATH, or name it in WSGATE_BIN");
 };
 

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
 
-import { openPage, screenshot, startBrowser, startProgram } from "./support.js";
+import { openPage, screenshot, startBrowser, startProgram, WSGATE } from "./support.js";
 
 const CHAT = fileURLToPath(new URL("../../examples/chat/", import.meta.url));
 
@@ -12,7 +12,7 @@ const CHAT = fileURLToPath(new URL("../../examples/chat/", import.meta.url));
 const NETWORK = /WebSocket connection to|Failed to load resource|net::ERR_/;
 
 const startChat = async (t, env) => {
-  const free = { PORT: "0", API_PORT: "0", GATEWAY_PORT: "0", GATEWAY_BACKEND_PORT: "0" };
+  const free = { WSGATE_BIN: WSGATE, PORT: "0", API_PORT: "0", GATEWAY_PORT: "0", GATEWAY_BACKEND_PORT: "0" };
   const until = /The chat is at (http:\S+)/;
   const { match, log, end } = await startProgram(t, "npm", ["start"], { cwd: CHAT, until, group: true, env: { ...free, ...env } });
   const gateways = () => log.flatMap((line) => line.match(/^\[gateway\] process (\d+)/)?.[1] ?? []);

@@ -13,6 +13,9 @@ const SCREENSHOTS = `${ROOT}target/screenshots`;
 
 export const WSGATE = process.env.WSGATE_BIN ?? `${ROOT}target/debug/wsgate`;
 
+// Whoever interrupts the tests ends what they have started: see "exit" below.
+for (const signal of ["SIGINT", "SIGTERM"]) process.once(signal, () => process.exit(1));
+
 /** A browser that ends with the test. */
 export const startBrowser = async (t) => {
   const browser = await chromium.launch({

@@ -11,8 +11,9 @@ export const Chat = ({ session: { user, rooms }, onEnd }) => {
   const { state, code, reason } = useConnectionState();
 
   useEffect(() => {
-    // 4403: the server has ended the login, from this page or another. 1000 is this page itself.
-    if (state === "closed" && code !== 1000) onEnd(code === 4403 ? "You are logged out." : reason);
+    // There is no code before the first attempt, and 1000 is this page's own end.
+    if (state !== "closed" || code === undefined || code === 1000) return;
+    onEnd(code === 4403 ? "You are logged out." : reason); // 4403: the server has ended the login.
   }, [state, code, reason, onEnd]);
 
   const logOut = () => post("logout").then(() => onEnd("You are logged out."), (error) => alert(error.message));
