@@ -74,11 +74,12 @@ test("people talk in rooms, and see who is there and who is typing", async (t) =
   await say(alice, "Hello, <b>who</b> is there?");
   await shows(bob, "Hello, <b>who</b> is there?");
   await input(bob).pressSequentially("It is me");
-  await shows(alice, "bob typing …");
+  await shows(alice, "bob is typing …");
   await screenshot(alice, "chat-light");
   await input(bob).press("Enter");
   await shows(alice, "It is me");
   await hides(alice, "typing …");
+  await Promise.all([seesHere(alice, "bob"), seesHere(bob, "alice")]);
   await screenshot(bob, "chat-dark");
 
   await alice.reload();
@@ -185,6 +186,7 @@ test("logging out ends all pages of the login, and no other", async (t) => {
   await isConnected(another);
   await another.getByRole("button", { name: "Log out" }).click();
   await Promise.all([saysLogIn(another), saysLogIn(alice)]);
+  await another.close();
   await shows(alice, "You are logged out.");
   await screenshot(alice, "chat-login");
   isQuiet(alice, elsewhere);

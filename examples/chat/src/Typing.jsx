@@ -12,12 +12,13 @@ export const Typing = ({ room }) => {
     setHints((known) => [...without(from)(known), { from, until: Date.now() + SHOWN }]));
   useEvent(`chat:${room}`, "message", ({ from }) => setHints(without(from)));
 
-  const some = hints.length > 0;
+  const users = hints.map(({ from }) => from);
+  const some = users.length > 0;
   useEffect(() => {
     if (!some) return;
     const timer = setInterval(() => setHints((known) => known.filter(({ until }) => until > Date.now())), 500);
     return () => clearInterval(timer);
   }, [some]);
 
-  return <p className="typing" role="status">{some && `${hints.map(({ from }) => from).join(", ")} typing …`}</p>;
+  return <p className="typing" role="status">{some && `${users.join(", ")} ${users.length > 1 ? "are" : "is"} typing …`}</p>;
 };
