@@ -15,8 +15,11 @@ const startChat = async (t, env) => {
   const free = { WSGATE_BIN: WSGATE, PORT: "0", API_PORT: "0", GATEWAY_PORT: "0", GATEWAY_BACKEND_PORT: "0" };
   const until = /The chat is at (http:\S+)/;
   const { match, log, end } = await startProgram(t, "npm", ["start"], { cwd: CHAT, until, group: true, env: { ...free, ...env } });
-  const gateways = () => log.flatMap((line) => line.match(/^\[gateway\] process (\d+)/)?.[1] ?? []);
-  return { url: match[1], log, end, killGateway: () => process.kill(Number(gateways().at(-1)), "SIGKILL") };
+  const signal = (name, signal) => {
+    const line = log.findLast((line) => line.startsWith(`[${name}]`) && line.includes(" process "));
+    process.kill(Number(line.match(/\d+/)[0]), signal);
+  };
+  return { url: match[1], log, end, signal };
 };
 
 const logIn = async (page, user) => {
@@ -126,12 +129,12 @@ test("a mention notifies in whatever room one is", async (t) => {
 });
 
 test("when the gateway is killed and comes back, everybody is where they were", async (t) => {
-  const { enter, killGateway } = await scene(t);
+  const { enter, signal } = await scene(t);
   const [alice, bob] = await Promise.all([enter("alice"), enter("bob")]);
   await Promise.all([goTo(alice, "Music"), goTo(bob, "Music")]);
   await Promise.all([seesHere(alice, "bob"), seesHere(bob, "alice")]);
   await Promise.all([watchStates(alice), watchStates(bob)]);
-  killGateway();
+  signal("gateway", "SIGKILL");
   await shows(alice, "Connection lost, next attempt in");
   await screenshot(alice, "chat-lost");
   await say(alice, "This waits for the connection.");
@@ -141,6 +144,23 @@ test("when the gateway is killed and comes back, everybody is where they were", 
   await say(bob, "Here we are again.");
   await shows(alice, "Here we are again.");
   onlyTheNetworkFailed(alice, bob);
+});
+
+test("when the server does not answer, a room is waited for", async (t) => {
+  const { enter, signal } = await scene(t);
+  const alice = await enter("alice");
+  await seesHere(alice, "alice");
+  signal("server", "SIGSTOP");
+  await goTo(alice, "Music");
+  await shows(alice, "Not in the room for now:");
+  await input(alice).fill("This stays.");
+  await screenshot(alice, "chat-waiting");
+  signal("server", "SIGCONT");
+  await seesHere(alice, "alice");
+  assert.equal(await alice.getByRole("alert").count(), 0);
+  await input(alice).press("Enter");
+  await alice.getByRole("log").getByText("This stays.").waitFor();
+  isQuiet(alice);
 });
 
 test("a page that was offline catches up", async (t) => {
@@ -198,7 +218,7 @@ test("logging out ends all pages of the login, and no other", async (t) => {
   onlyTheNetworkFailed(alice, elsewhere);
 });
 
-test("one Ctrl-C ends it all", async (t) => {
+test("one Ctrl-C ends it all", { timeout: 60_000 }, async (t) => {
   const { url, log, end } = await startChat(t);
   await end("SIGINT");
   await assert.rejects(fetch(url));

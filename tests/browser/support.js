@@ -59,8 +59,14 @@ export const screenshot = (page, name) => {
 export const startProgram = async (t, command, args, { until, env = {}, cwd = ROOT, group = false }) => {
   const stdio = ["ignore", "pipe", "pipe"];
   const child = spawn(command, args, { cwd, env: { ...process.env, ...env }, stdio, detached: group });
-  const running = () => child.exitCode === null && child.signalCode === null;
-  const signal = (name) => running() && process.kill(group ? -child.pid : child.pid, name);
+  const signal = (name) => {
+    if (!group) return child.kill(name);
+    try {
+      process.kill(-child.pid, name);
+    } catch {
+      // All of the group have ended.
+    }
+  };
   const kill = () => signal("SIGKILL");
   process.once("exit", kill); // Should the tests fail so badly that nothing after them runs.
   const ended = new Promise((resolve) => child.once("close", resolve));
