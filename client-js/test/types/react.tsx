@@ -20,6 +20,7 @@ export const providers = [
   <SocketProvider url={new URL("wss://gateway/ws")} token={null}>
     <p>inside</p>
   </SocketProvider>,
+  <SocketProvider url="/ws" token={undefined} />,
   <SocketProvider socket={made}>two {"children"}</SocketProvider>,
 
   // @ts-expect-error there is no token
