@@ -1,5 +1,6 @@
 // How the client gets smaller, here and in the sizes that are told of it: always by the same options.
 
+import { execFileSync } from "node:child_process";
 import { fileURLToPath } from "node:url";
 
 import { build } from "esbuild";
@@ -22,3 +23,6 @@ export const bundle = async (contents, { folder = ROOT, ...options } = {}) => {
   const { outputFiles } = await build({ ...OPTIONS, stdin: { contents, resolveDir: folder }, ...options });
   return outputFiles[0].text;
 };
+
+/** How many bytes are left by `gzip -9`. Node's own zlib gives others, which depend on the processor. */
+export const gzipSize = (text) => execFileSync("gzip", ["-9"], { input: text }).length;
