@@ -101,9 +101,9 @@ describe("the package", () => {
         `${app}/index.js`,
         `${line}
          const socket = connect("ws://127.0.0.1:9/ws", { token: "", WebSocket: class {}, open: false });
-         console.log(socket.state, new Unauthorized() instanceof Error, typeof hooks.useRoom);`,
+         console.log(socket.join("chat").name, new Unauthorized() instanceof Error, typeof hooks.useRoom);`,
       );
-      assert.equal(run(process.execPath, ["index.js"], app), "closed true function\n");
+      assert.equal(run(process.execPath, ["index.js"], app), "chat true function\n");
     });
   }
 });

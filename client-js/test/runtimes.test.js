@@ -5,7 +5,8 @@ import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { createHmac } from "node:crypto";
 import { once } from "node:events";
-import { copyFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
+import { cp, mkdir, mkdtemp, rm, symlink, writeFile } from "node:fs/promises";
 import { createServer } from "node:http";
 import { tmpdir } from "node:os";
 import { createInterface } from "node:readline";
@@ -94,13 +95,13 @@ const startServer = async () => {
 };
 
 /** Makes an application that has the package among its dependencies, and `ws`. */
-const makeApplication = () => {
-  const folder = mkdtempSync(`${tmpdir()}/wsgate-runtimes-`);
-  mkdirSync(`${folder}/node_modules`);
-  symlinkSync(ROOT, `${folder}/node_modules/wsgate`);
-  symlinkSync(`${ROOT}node_modules/ws`, `${folder}/node_modules/ws`);
-  writeFileSync(`${folder}/package.json`, JSON.stringify({ type: "module", dependencies: { wsgate: "*", ws: "*" } }));
-  for (const name of ["smoke.js", "process.js"]) copyFileSync(`${ROOT}test/runtimes/${name}`, `${folder}/${name}`);
+const makeApplication = async () => {
+  const folder = await mkdtemp(`${tmpdir()}/wsgate-runtimes-`);
+  await mkdir(`${folder}/node_modules`);
+  await symlink(ROOT, `${folder}/node_modules/wsgate`);
+  await symlink(`${ROOT}node_modules/ws`, `${folder}/node_modules/ws`);
+  await writeFile(`${folder}/package.json`, JSON.stringify({ type: "module", dependencies: { wsgate: "*", ws: "*" } }));
+  for (const name of ["smoke.js", "process.js"]) await cp(`${ROOT}test/runtimes/${name}`, `${folder}/${name}`);
   return folder;
 };
 
@@ -108,11 +109,11 @@ let server;
 let app;
 before(async () => {
   server = await startServer();
-  app = makeApplication();
+  app = await makeApplication();
 });
 after(async () => {
   await server.end();
-  rmSync(app, { recursive: true });
+  await rm(app, { recursive: true });
 });
 
 /** Runs the program in a runtime, up to its end by itself. */
