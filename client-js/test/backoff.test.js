@@ -83,7 +83,7 @@ describe("after a Close", () => {
     await clock.pass(10);
     made[1].welcomes({ connection: "2" });
     const seen = [];
-    socket.onState((state) => seen.push(state));
+    socket.onState(({ state }) => seen.push(state));
     onopen?.({});
     onmessage?.({ data: JSON.stringify({ type: "closing", code: 4403, reason: "", retry: "no" }) });
     onerror?.({});

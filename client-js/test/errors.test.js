@@ -153,6 +153,7 @@ describe("what comes from the wire", () => {
       room.on(name, (_data, info) => heard.push(info.room));
       ws.replies("join");
       ws.says({ type: "event", room: name, event: name, data: null });
+      await settle();
       assert.equal(room.status.state, "joined");
     }
     assert.deepEqual(heard, names);

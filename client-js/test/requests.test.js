@@ -261,7 +261,7 @@ describe("what is sent", () => {
       room.publish("e"),
       room.publish("e", null, options),
       room.publish("e", 1, { ...options, echo: false }),
-      room.publish("e", 1, { echo: "user" }),
+      room.publish("e", 1, { echo: false, echo_scope: "user" }),
       room.publish("e", 1, { echo: true }),
       room.members(options),
       socket.call("e", 1, options),

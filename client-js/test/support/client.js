@@ -33,9 +33,9 @@ export const start = (t, url, token, options) => {
   const socket = connect(url, { token, backoff: QUICK, ...options });
   t.after(() => socket.close());
   const states = [];
-  socket.onState((state, status) => {
-    assert.equal(state, status.state);
+  socket.onState((status) => {
     assert.equal(socket.status, status);
+    assert.equal(socket.state, status.state);
     states.push(status);
   });
   /** Waits until the changes so far hold one that is looked for, not counting the first `from`. */

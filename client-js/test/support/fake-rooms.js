@@ -42,8 +42,25 @@ export const createRooms = ({ presence = false, presenceDelay = 100, maxMembers 
     return [...counts].sort().map(([user, connections]) => ({ user, connections }));
   };
 
-  const announce = (room, news) => {
-    for (const it of inRoom(room)) it.say({ type: "presence", room, ...news, users: members(room).length });
+  /** Whom the members of each room have been told of. */
+  const told = new Map();
+
+  /** Tells the members of a room of one user who has come or gone, unless that is no news. */
+  const announce = (room, user) => {
+    if (!told.has(room)) told.set(room, new Set());
+    const known = told.get(room);
+    const here = members(room).some((it) => it.user === user);
+    if (here === known.has(user)) return;
+    if (here) known.add(user);
+    else known.delete(user);
+    const news = here ? { joined: [{ user }] } : { left: [user] };
+    // `users` is how many that makes, of those who have been announced.
+    for (const it of inRoom(room)) it.say({ type: "presence", room, ...news, users: known.size });
+  };
+
+  const watch = (connection, room, delay) => {
+    const { sub: user } = connection.claims;
+    if (presence && !room.startsWith("user:")) setTimeout(announce, delay, room, user).unref();
   };
 
   const enter = (connection, room) => {
@@ -51,18 +68,13 @@ export const createRooms = ({ presence = false, presenceDelay = 100, maxMembers 
     if (inRoom(room).length >= maxMembers) {
       throw refusal("room_full", `the room is full: its limit is ${maxMembers}`, { field: "room" });
     }
-    const { sub: user } = connection.claims;
-    const known = inRoom(room).some((it) => it.claims.sub === user);
     connection.rooms.add(room);
-    // After the reply: whoever asks for the members then has them all.
-    if (presence && !known) setImmediate(() => announce(room, { joined: [{ user }] }));
+    watch(connection, room, Math.min(200, presenceDelay));
   };
 
   const exit = (connection, room) => {
     connection.rooms.delete(room);
-    const { sub: user } = connection.claims;
-    const look = () => members(room).some((it) => it.user === user) || announce(room, { left: [user] });
-    if (presence && !room.startsWith("user:")) setTimeout(look, presenceDelay).unref();
+    watch(connection, room, presenceDelay);
   };
 
   const resolve = ({ room, rooms = [], user, users = [], all }) => {

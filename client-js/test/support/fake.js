@@ -101,6 +101,8 @@ class Connection {
     const warn = () => this.say({ type: "expiring", in: (left - warning) / 1000 });
     this.#timers.forEach(clearTimeout);
     this.#timers = [setTimeout(warn, warning), setTimeout(() => this.expire(), left)];
+    // They may outlive the test, whose connections end as TCP does.
+    for (const timer of this.#timers) timer.unref();
     return { expires_at: Math.floor(exp), expires_in: Math.floor(left / 1000) };
   }
 
@@ -187,7 +189,7 @@ export const startFake = async (t, options = {}) => {
   const wss = new WebSocketServer({ noServer: true, autoPong: false });
   const upgrade = (request, tcp, head) => {
     fake.attempts++;
-    if (fake.upgrades === "nothing") return;
+    if (fake.upgrades === "nothing") return tcp.on("end", () => tcp.destroy()).resume();
     if (fake.upgrades) return tcp.end(`HTTP/1.1 ${fake.upgrades} No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n`);
     wss.handleUpgrade(request, tcp, head, (ws) => connections.push(new Connection(gateway, ws, tcp)));
   };

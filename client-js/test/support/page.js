@@ -31,7 +31,11 @@ export const openPage = (t) => {
     Object.defineProperty(globalThis, name, { value, configurable: true, writable: true });
     t.after(() => (before ? Object.defineProperty(globalThis, name, before) : delete globalThis[name]));
   }
-  const happens = (target, type, fields) => target.dispatchEvent(Object.assign(new Event(type), fields));
+  const happens = (target, type, fields) => {
+    target.dispatchEvent(Object.assign(new Event(type), fields));
+    // What happens to the document bubbles up.
+    if (target === document) window.dispatchEvent(new Event(type));
+  };
   return {
     /** The types that are listened to. */
     listeners: () => [...window.types(), ...document.types()],

@@ -3,7 +3,7 @@
 // These go on where a test has replaced the clock.
 import { setTimeout } from "node:timers/promises";
 
-const LOOKS = 8_000;
+const LOOKS = 4_000;
 
 /** Waits until something is so, and gives it. */
 export const until = async (look, what = look) => {
