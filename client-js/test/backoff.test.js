@@ -54,7 +54,7 @@ describe("after a Close", () => {
 
   test("`retry_after_ms` is obeyed exactly, 0 too, and does not make later waits longer", async (t) => {
     t.mock.method(Math, "random", () => 0.5);
-    for (const ms of [0, 1, 1_234, 86_400_000]) {
+    for (const ms of [0, 1, 1_234, 3_600_000]) {
       const { ws, socket, made, clock, wait } = await startOpen(t);
       ws.says({ type: "closing", code: 4503, reason: "", retry: "yes", retry_after_ms: ms });
       assert.equal(wait(), ms);

@@ -105,14 +105,19 @@ describe("a machine that slept", () => {
 
   test("while a retry was far away does not wait for it", async (t) => {
     const { asked, token } = askedFresh();
-    const { clock, made, ws } = await startScripted(t, { token, backoff: { min: 1e8, max: 1e8 } });
-    t.mock.method(Math, "random", () => 0.5);
-    ws.ends(1006);
+    const { clock, made, wait } = await startScripted(t, { token });
+    t.mock.method(Math, "random", () => 0.999);
+    while (made.length < 5) {
+      made.at(-1).ends(1006);
+      await clock.pass(wait());
+    }
+    made.at(-1).ends(1006);
+    assert.ok(wait() > 29_000);
     await clock.pass(2_000);
     clock.sleep(10 * MINUTES);
     await clock.pass(1_000);
-    assert.equal(made.length, 2);
-    assert.deepEqual(asked, [false, true]);
+    assert.equal(made.length, 6);
+    assert.equal(asked.at(-1), true);
   });
 
   test("during an attempt ends it, or waits for it as long as always", async (t) => {

@@ -111,17 +111,6 @@ describe("a proof", () => {
     assert.deepEqual(ws.sent, []);
     assert.equal(socket.state, "open");
   });
-
-  test("that is no string is not put into a frame as it is", async (t) => {
-    for (const token of [() => undefined, () => 7, () => ""]) {
-      const { made, socket } = await startScripted(t, { token, backoff: NEVER });
-      made[0]?.opens();
-      const auth = made[0]?.sent[0];
-      // Refused here or by the gateway, but it does not hang for 10 seconds.
-      assert.ok(auth || socket.state !== "connecting", `${token} sent nothing and goes on`);
-      socket.close();
-    }
-  });
 });
 
 describe("a token function", () => {
@@ -133,7 +122,7 @@ describe("a token function", () => {
       return "t";
     };
     const { states, clock, made } = await startScripted(t, { token });
-    await clock.pass(60_000);
+    await clock.pass(17_500);
     const waits = states.filter(({ state }) => state === "waiting");
     assert.equal(asked, 4);
     assert.equal(made.length, 1);
