@@ -3,13 +3,13 @@ import type { EventInfo, EventMap, Members, Options, Room, RoomStatus, Socket, S
 
 /** A gateway's address with the options of `connect`, or a socket that is made already and stays open. */
 export type SocketProviderProps = { children?: ReactNode } & (
-  | ({ url: string | URL; socket?: undefined } & Omit<Options, "open">)
+  | ({ url: string | URL; socket?: undefined; token: Options["token"] | undefined } & Omit<Options, "open" | "token">)
   | { socket: Socket<any> }
 );
 
 /**
  * Gives a socket to all components inside. Connected while mounted; another `url`, or another `token` if
- * that is a string, makes another connection. Of the other options those of the first render count.
+ * that is a string, makes another connection. Without a `token` yet, as `undefined`, there is none. Of the other options those of the first render count.
  */
 export function SocketProvider(props: SocketProviderProps): ReactNode;
 

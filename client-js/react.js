@@ -28,7 +28,7 @@ export const SocketProvider = ({ children, socket: given, url, token, ...options
   const mounted = useRef();
   // Before the effects of the components inside, which may publish something.
   useLayoutEffect(() => {
-    if (given) return;
+    if (given || token === undefined) return;
     mounted.current = socket;
     socket.open();
     return () => {
@@ -42,7 +42,7 @@ export const SocketProvider = ({ children, socket: given, url, token, ...options
 
 export const useSocket = () => {
   const socket = useContext(Context);
-  if (!socket) throw Error("no <SocketProvider> around this");
+  if (!socket) throw Error("no <SocketProvider>");
   return socket;
 };
 
@@ -58,9 +58,8 @@ export const useRoom = (name) => {
     (...event) => {
       // What is published in an effect may come before this component has joined.
       const room = socket.join(name);
-      const published = room.publish(...event);
       room.leave();
-      return published;
+      return room.publish(...event);
     },
     [socket, name],
   );

@@ -81,8 +81,8 @@ export function connect(
       const proof = await prove(refused || woken);
       if (mine !== era) return;
       ws = new WebSocket(address.href);
-      // In a frame, since an address ends up in logs.
-      ws.onopen = unlessOver(() => proof && send({ type: "auth", ...proof }));
+      // In a frame, since an address ends up in logs. Where there should be a token, the gateway says so.
+      ws.onopen = unlessOver(() => proof === null || send({ type: "auth", ...proof }));
       ws.onmessage = unlessOver(({ data }) => receive(data));
       // Node before 23 has no `close` after an error, which has no code.
       ws.onclose = ws.onerror = unlessOver(({ code = 1006, reason = "connection failed" }) => lost(code, reason));
@@ -170,8 +170,9 @@ export function connect(
   };
 
   const signalled = ({ type }) => {
-    if (!/off|hide/.test(type)) wake();
-    else if (socket.state !== "waiting") lost(1006, type);
+    if (/off|hide/.test(type)) socket.state === "waiting" || lost(1006, type);
+    // A page that is left is hidden, too, and must not come back for that.
+    else if (type === "online" || !document?.hidden) wake();
   };
 
   // --- Requests ---
@@ -248,7 +249,7 @@ export function connect(
       if (room) tell(room, "events", data, info, event);
     },
     reply: (message, _, asked) => asked?.resolve(message),
-    error: (message, _, asked) => asked?.reject(Object.assign(new Error(message.message), message)),
+    error: (message, _, asked) => asked?.reject(Object.assign(Error(message.message), message)),
     presence({ members, joined = [], left = [], users }, room) {
       if (!room?.seen) return;
       const known = new Map((members ?? room.seen.members)?.map((member) => [member.user, member]));
@@ -441,7 +442,7 @@ const retryAfter = (code) => {
   return /^(44|100[2379])/.test(code) ? "no" : "yes";
 };
 
-const failure = (code, message, temporary = false) => Object.assign(new Error(message), { code, temporary });
+const failure = (code, message, temporary = false) => Object.assign(Error(message), { code, temporary });
 
 const listen = (ears, kind, hear) => {
   // Its own function each time: who listens twice hears twice, and takes back one at a time.

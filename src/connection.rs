@@ -1,5 +1,6 @@
 //! The public door: browsers and other clients, each on a WebSocket.
 
+mod asset;
 mod credential;
 mod decoder;
 mod early;
@@ -18,9 +19,9 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::HeaderMap;
-use axum::http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CONTENT_TYPE, HOST, ORIGIN};
+use axum::http::header::{HOST, ORIGIN};
 use axum::response::{Html, IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
 use ipnet::IpNet;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -36,6 +37,7 @@ use crate::inquiry::Inquiries;
 use crate::metrics::Metrics;
 use crate::protocol::{Close, CloseCode, ErrorCode, Problem};
 
+use asset::Script;
 pub(crate) use credential::Peer;
 use credential::Visitor;
 use entrance::Arrival;
@@ -102,7 +104,8 @@ pub(crate) fn routes(door: Arc<Door>) -> Router {
         .route("/ws", get(connect))
         .route("/backchannel-logout", post(logout::backchannel))
         .route("/health", get(|| async { "ok\n" }))
-        .route("/client.js", get(client));
+        .route("/client.js", script(include_str!("../client-js/dist/wsgate.iife.js")))
+        .route("/client.mjs", script(include_str!("../client-js/wsgate.js")));
     if door.page.is_some() {
         routes = routes.route("/", get(page));
     }
@@ -199,8 +202,8 @@ async fn page(State(door): State<Arc<Door>>, headers: HeaderMap) -> Response {
     }
 }
 
-/// The JavaScript client, as a module. Pages of other origins may import it: it is the same for all.
-async fn client() -> impl IntoResponse {
-    let headers = [(CONTENT_TYPE, "text/javascript; charset=utf-8"), (ACCESS_CONTROL_ALLOW_ORIGIN, "*")];
-    (headers, include_str!("../client-js/wsgate.js"))
+/// The JavaScript client, for pages: a script, or a module.
+fn script(text: &'static str) -> MethodRouter<Arc<Door>> {
+    let script = Script::new(text);
+    get(async move |headers: HeaderMap| script.answer(&headers))
 }

@@ -13,15 +13,13 @@ mod flusher;
 mod member;
 mod outbox;
 mod presence;
+mod publish;
 mod room;
+mod roster;
 
-use std::collections::{HashMap, HashSet};
-use std::future::Future;
 use std::num::NonZeroUsize;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use dashmap::{DashMap, Entry as Slot};
@@ -30,39 +28,17 @@ use smallvec::SmallVec;
 use thiserror::Error;
 
 pub use crate::config::RoomTraits;
-use crate::protocol::{
-    Close, CloseCode, ConnectionId, EventName, Frame, PresentUser, Response, RoomName, Target, UserId,
-};
+use crate::protocol::{Close, CloseCode, ConnectionId, Frame, RoomName, UserId};
 
-use batch::Except;
 pub use expiry::Expiry;
 pub use flusher::Flusher;
 use member::Place;
 pub use member::{Member, Membership};
 pub use outbox::{Outbox, Wire};
 pub use presence::Presence;
-use presence::{Data, by_name};
-use room::{Inside, Room};
-
-/// About what an event's frame has beside its data.
-const ENVELOPE_BYTES: usize = 128;
-
-/// What is sent to whom.
-#[derive(Debug)]
-pub struct Event<'a> {
-    /// For whom.
-    pub to: &'a Target,
-    /// For whom not, even where `to` names them.
-    pub except: &'a Target,
-    /// The event's name.
-    pub name: &'a EventName,
-    /// The user who sends it; none if a backend does.
-    pub from: Option<&'a UserId>,
-    /// Its data, untouched.
-    pub data: &'a RawValue,
-    /// When it is not to be sent any more.
-    pub expires: Option<&'a Expiry>,
-}
+pub use publish::{Event, Full, Publish};
+use room::Room;
+pub use roster::Present;
 
 /// Why a connection did not get into a room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -89,24 +65,10 @@ pub struct Entry {
     pub placed: bool,
 }
 
-/// Who is in a room.
-#[derive(Debug, Default)]
-pub struct Present {
-    /// How many users, where that is known: of a room without presence it is not, if it is large.
-    pub users: Option<usize>,
-    /// How many connections.
-    pub connections: usize,
-    /// The users by name, if there are not too many.
-    pub members: Option<Vec<PresentUser>>,
-}
-
 /// Says what holds for a room itself. It is asked once, when somebody enters a room in which nobody
 /// is, while the tables are locked: it must be quick and must not ask the hub. It is not asked about
 /// personal rooms.
 pub type Traits = Box<dyn Fn(&RoomName) -> RoomTraits + Send + Sync>;
-
-/// The rooms of one event: mostly one, and then without an allocation.
-type Rooms = SmallVec<[Arc<Room>; 1]>;
 
 /// How much there is of what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -131,19 +93,6 @@ pub struct Hub {
     draining: AtomicBool,
     max_rooms: usize,
     return_spread: Duration,
-}
-
-/// A room has too many events on their way to take another.
-pub struct Full(Arc<Room>);
-
-/// An event on its way into its rooms: a future that is ready at once, unless one of them is full;
-/// then it waits until some events have gone out. Its output is the number of connections that the
-/// event goes to.
-#[must_use = "an event is not published before this is polled"]
-pub struct Publish<'a> {
-    hub: &'a Hub,
-    event: &'a Event<'a>,
-    publisher: Option<&'a Arc<Member>>,
 }
 
 impl Hub {
@@ -254,58 +203,6 @@ impl Hub {
         true
     }
 
-    /// Publishes an event, encoded once per room that it goes to. A connection gets one copy at
-    /// most: by the first of its rooms, else by its own name. `publisher` is who is meant by
-    /// [`Target::itself`].
-    pub fn publish<'a>(&'a self, event: &'a Event<'a>, publisher: Option<&'a Arc<Member>>) -> Publish<'a> {
-        Publish { hub: self, event, publisher }
-    }
-
-    /// Publishes at once, as [`Hub::publish`] does.
-    ///
-    /// # Errors
-    /// One of the rooms is full; then nobody gets the event.
-    pub fn try_publish(&self, event: &Event<'_>, publisher: Option<&Arc<Member>>) -> Result<usize, Full> {
-        let rooms = self.in_order(event.to);
-        let (except, mut inside) = self.resolve(event.except, publisher, rooms.first());
-        // All of them at once, or else two events could be in one order here and in another there.
-        let mut states: SmallVec<[_; 1]> = rooms.iter().map(|room| room.state()).collect();
-        if let Some(full) = states.iter().position(|state| state.is_full()) {
-            drop(states);
-            return Err(Full(rooms.into_iter().nth(full).unwrap_or_else(|| Arc::clone(&self.everyone))));
-        }
-        let direct = self.by_name(event.to, publisher);
-        let several = rooms.len() > 1 || !direct.is_empty();
-        // Who has it by a room already; of no use where there is one room only.
-        let mut reached_ids = HashSet::new();
-        let mut reached = 0;
-        let mut first: SmallVec<[bool; 1]> = SmallVec::new();
-        for (room, state) in rooms.iter().zip(&mut states) {
-            let (except, outside) = if reached_ids.is_empty() {
-                let count = || state.ids().filter(|id| except.contains(*id)).count();
-                (except.clone(), inside.take().unwrap_or_else(count))
-            } else {
-                // Only those of this room: with many rooms, all of all rooms before would be too many.
-                let not = |id: &ConnectionId| except.contains(*id) || reached_ids.contains(id);
-                let outside: SmallVec<[ConnectionId; 8]> = state.ids().filter(not).collect();
-                (outside.iter().copied().collect(), outside.len())
-            };
-            // Whoever was counted as outside may have left since.
-            reached += state.len().saturating_sub(outside);
-            if several {
-                reached_ids.extend(state.ids());
-            }
-            let about = event.data.get().len() + ENVELOPE_BYTES;
-            let expires = event.expires.cloned();
-            first.push(state.publish(about, except, expires, |out| response(event, room.name()).append_to(out)));
-        }
-        for ((room, state), first) in rooms.iter().zip(states).zip(first) {
-            room.flush_later(state, first);
-        }
-        let fresh = direct.iter().filter(|member| !except.contains(member.id()) && reached_ids.insert(member.id()));
-        Ok(reached + deliver(event, fresh))
-    }
-
     /// Asks a connection to end, once it has been sent all that was published before; the first
     /// reason counts. Says whether this was it.
     pub fn close(&self, member: &Member, close: Close) -> bool {
@@ -376,45 +273,6 @@ impl Hub {
         (count, self.named(&ids))
     }
 
-    /// Who is in a room, if there are no more than `max` users in it.
-    pub fn users_in(&self, room: &RoomName, max: usize) -> Present {
-        self.room(room).map_or_else(Present::nobody, |room| self.present(room.inside(Some(max)), max))
-    }
-
-    /// Who is in a room, for one of its members: as many as [`RoomTraits::presence_limit`] says. Where
-    /// the room has presence, the list and the announcements after it fit together.
-    pub fn list_for_member(&self, room: &RoomName) -> Present {
-        self.room(room).map_or_else(Present::nobody, |room| self.present(room.inside(None), room.max_listed()))
-    }
-
-    fn present(&self, inside: Inside, max: usize) -> Present {
-        match inside {
-            Inside::Users(connections, users, members) => {
-                Present { users: Some(users), connections, members: members.map(by_name) }
-            }
-            Inside::Connections(connections, None) => Present { users: None, connections, members: None },
-            Inside::Connections(connections, Some(list)) => {
-                let list = self.by_user(list);
-                let users = Some(list.len());
-                Present { users, connections, members: Some(list).filter(|list| list.len() <= max).map(by_name) }
-            }
-        }
-    }
-
-    /// The users of connections, and what they show.
-    fn by_user(&self, connections: Vec<(ConnectionId, Data)>) -> Vec<PresentUser> {
-        let mut users: HashMap<UserId, PresentUser> = HashMap::new();
-        for (id, data) in connections {
-            let Some(member) = self.connection(id) else { continue };
-            let data = data.or_else(|| member.profile().cloned());
-            let user = users.entry(member.user().clone());
-            let user = user.or_insert_with_key(|user| PresentUser { user: user.clone(), connections: 0, data: None });
-            user.connections += 1;
-            user.data = data.or_else(|| user.data.take());
-        }
-        users.into_values().collect()
-    }
-
     /// How much there is.
     pub fn census(&self) -> Census {
         Census { connections: self.connections.len(), rooms: self.rooms.len() }
@@ -429,21 +287,6 @@ impl Hub {
 
     fn room(&self, name: &RoomName) -> Option<Arc<Room>> {
         self.rooms.get(name).map(|room| Arc::clone(&room))
-    }
-
-    /// The rooms that there are of a target's, each once and in the order of their names, everyone's
-    /// last: publishers that lock several keep to it, so that none waits for another in a circle.
-    fn in_order(&self, target: &Target) -> Rooms {
-        let everyone = target.all.then(|| Arc::clone(&self.everyone));
-        let mut rooms: Rooms = target.rooms.iter().filter_map(|name| self.room(name)).collect();
-        if !target.patterns.is_empty() {
-            let matches = |name: &RoomName| target.patterns.iter().any(|pattern| pattern.is_of_kind(name));
-            let found = self.rooms.iter().filter(|room| matches(room.key()));
-            rooms.extend(found.map(|room| Arc::clone(&room)));
-        }
-        rooms.sort_unstable_by(|one, other| one.name().cmp(&other.name()));
-        rooms.dedup_by(|one, other| Arc::ptr_eq(one, other));
-        rooms.into_iter().chain(everyone).collect()
     }
 
     /// The room is made, if need be, under the same lock of the table under which empty ones are
@@ -490,75 +333,10 @@ impl Hub {
         self.connections.remove(&member.id());
     }
 
-    /// Those whom a target names otherwise than by a room.
-    fn by_name(&self, target: &Target, publisher: Option<&Arc<Member>>) -> Vec<Arc<Member>> {
-        let mut named = self.named(&target.connections);
-        named.extend(publisher.filter(|_| target.itself).cloned());
-        named
-    }
-
     /// Those of these connections that there are.
     fn named(&self, ids: &[ConnectionId]) -> Vec<Arc<Member>> {
         ids.iter().filter_map(|id| self.connection(*id)).collect()
     }
-
-    /// The connections that a target stands for and, where that is cheap to know, how many of them
-    /// are in a room.
-    fn resolve(
-        &self,
-        target: &Target,
-        publisher: Option<&Arc<Member>>,
-        room: Option<&Arc<Room>>,
-    ) -> (Except, Option<usize>) {
-        let named = self.by_name(target, publisher);
-        let except: Except = named.iter().map(|member| member.id()).collect();
-        let rooms = self.in_order(target);
-        if rooms.is_empty() && named.len() <= 1 {
-            let inside = named.iter().filter(|member| room.is_some_and(|room| member.places().is_in(room)));
-            return (except, Some(inside.count()));
-        }
-        (except.and(rooms.iter().flat_map(|room| room.members(usize::MAX).1)), None)
-    }
-}
-
-impl Present {
-    fn nobody() -> Self {
-        Self { users: Some(0), connections: 0, members: Some(Vec::new()) }
-    }
-}
-
-impl Full {
-    /// Ready when it is worth trying again.
-    pub fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
-        self.0.poll_ready(cx)
-    }
-}
-
-impl Future for Publish<'_> {
-    type Output = usize;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<usize> {
-        loop {
-            match self.hub.try_publish(self.event, self.publisher) {
-                Ok(reached) => return Poll::Ready(reached),
-                Err(full) => ready!(full.poll_ready(cx)),
-            }
-        }
-    }
-}
-
-/// Gives an event to connections, and says to how many.
-fn deliver<'m>(event: &Event<'_>, members: impl Iterator<Item = &'m Arc<Member>>) -> usize {
-    let mut frame = None;
-    let mut give = |member: &&Arc<Member>| {
-        let frame = frame.get_or_insert_with(|| response(event, None).frame());
-        member.outbox().push_until(frame.clone(), event.expires)
-    };
-    members.filter(|member| give(member)).count()
-}
-
-fn response<'a>(event: &'a Event<'_>, room: Option<&'a RoomName>) -> Response<'a> {
-    Response::Event { room, event: event.name, from: event.from, data: event.data, reply_to: None }
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use serde_json::value::RawValue;
 
 use super::*;
 use crate::clock::{Clock, ManualClock};
+use crate::protocol::Target;
 
 /// A wire that keeps what is written to it, and counts the system calls that a socket would take.
 #[derive(Default)]

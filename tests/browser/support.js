@@ -13,10 +13,11 @@ const SCREENSHOTS = `${ROOT}target/screenshots`;
 
 export const WSGATE = process.env.WSGATE_BIN ?? `${ROOT}target/debug/wsgate`;
 
-/** A browser that ends with the test. */
-export const startBrowser = async (t) => {
+/** A browser that ends with the test. With `backForwardCache` it keeps pages for the way back, as people's do. */
+export const startBrowser = async (t, { backForwardCache = false } = {}) => {
   const browser = await chromium.launch({
     executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
+    ignoreDefaultArgs: backForwardCache ? ["--disable-back-forward-cache"] : [],
     args: [
       "--no-sandbox", // The tests may run as root, in a container.
       "--disable-gpu",

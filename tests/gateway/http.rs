@@ -149,14 +149,31 @@ async fn a_request_that_does_not_come_whole_in_time_is_ended() {
 }
 
 #[tokio::test]
-async fn health_and_the_client_are_served_and_no_page_is() {
+async fn health_is_served_and_no_page_is() {
     let server = Server::start().await;
     let get = |path: &str| reqwest::get(format!("http://{}{path}", server.public));
     assert_eq!(get("/health").await.unwrap().text().await.unwrap(), "ok\n");
-    let client = get("/client.js").await.unwrap();
-    assert_eq!(client.headers()["content-type"], "text/javascript; charset=utf-8");
-    assert_eq!(client.headers()["access-control-allow-origin"], "*", "pages of other origins import it");
-    assert!(client.text().await.unwrap().contains("export "));
     assert_eq!(get("/").await.unwrap().status(), 404);
     assert_eq!(get("/v1/publish").await.unwrap().status(), 404, "the API is not on this door");
+}
+
+#[tokio::test]
+async fn the_client_is_served_as_a_script_and_as_a_module_to_who_does_not_have_it_yet() {
+    let server = Server::start().await;
+    let http = reqwest::Client::new();
+    for (path, part) in [("/client.js", "globalThis.wsgate="), ("/client.mjs", "export function connect(")] {
+        let get = || http.get(format!("http://{}{path}", server.public));
+        let client = get().send().await.unwrap();
+        assert_eq!(client.headers()["content-type"], "text/javascript; charset=utf-8");
+        assert_eq!(client.headers()["access-control-allow-origin"], "*", "pages of other origins import it");
+        assert_eq!(client.headers()["cache-control"], "no-cache");
+        let tag = client.headers()["etag"].to_str().unwrap().to_owned();
+        assert!(client.text().await.unwrap().contains(part));
+        for known in [tag.clone(), format!("\"other\", W/{tag}"), "*".to_owned()] {
+            let again = get().header("if-none-match", &known).send().await.unwrap();
+            assert_eq!((again.status().as_u16(), again.headers()["etag"].to_str().unwrap()), (304, &*tag), "{known}");
+            assert_eq!(again.text().await.unwrap(), "");
+        }
+        assert_eq!(get().header("if-none-match", "\"other\"").send().await.unwrap().status(), 200);
+    }
 }
