@@ -240,7 +240,7 @@ describe("listeners of the state", () => {
   test("may close when told that it is open, and open when told that it is closed", async (t) => {
     const { socket, made, ws, clock } = await startScripted(t);
     let times = 0;
-    socket.onState(({ state }) => {
+    const undo = socket.onState(({ state }) => {
       if (state === "open" && !times++) socket.close();
       else if (state === "closed") socket.open();
     });
@@ -255,6 +255,7 @@ describe("listeners of the state", () => {
     await room.ready;
     await clock.pass(20_000);
     assert.deepEqual([socket.state, made.length], ["open", 2]);
+    undo();
   });
 
   test("hear statuses that never change, each another", async (t) => {
