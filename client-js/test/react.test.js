@@ -124,9 +124,7 @@ describe("SocketProvider", () => {
   });
 
   test("has to be there", async (t) => {
-    const errors = [];
-    await render(t, h(State), { onUncaughtError: (error) => errors.push(error) });
-    assert.match(String(errors[0]), /SocketProvider/);
+    await assert.rejects(render(t, h(State)), /SocketProvider/);
   });
 
   test("opens nothing for a tree that is rendered and thrown away", async (t) => {
@@ -154,6 +152,38 @@ describe("SocketProvider", () => {
       assert.equal(view.text(), "a joined;");
       assert.equal(live().length, 1);
     }
+  });
+});
+
+describe("all hooks", () => {
+  test("give the same thing as long as nothing has changed, so that nothing is rendered in vain", async (t) => {
+    const { made, provide, open } = prepare(t);
+    const counts = { state: 0, room: 0, members: 0 };
+    const given = [];
+    const State = () => (counts.state++, given.push(useConnectionState()), null);
+    const Room = () => (counts.room++, useRoom("a"), null);
+    const Members = () => (counts.members++, useMembers("a"), null);
+    const children = () => [State, Room, Members].map((Component, key) => h(Component, { key }));
+    const view = await open(children());
+    await view.act(() => made[0].replies("join"));
+    await view.act(() => made[0].replies("members", { users: 1, connections: 1, members: [{ user: "alice" }] }));
+    const before = { ...counts };
+    for (const count of Object.values(before)) assert.ok(count < 10, JSON.stringify(before));
+    await view.act(() => made[0].says({ type: "event", room: "a", event: "message", data: 1 }));
+    assert.deepEqual(counts, before);
+    await view.render(provide(children()));
+    assert.deepEqual(counts, { state: before.state + 1, room: before.room + 1, members: before.members + 1 });
+    assert.equal(given.at(-1), given.at(-2));
+  });
+
+  test("can be rendered on a server, where nothing is connected", async (t) => {
+    const { made, provide, clock } = prepare(t);
+    const { renderToString } = await import("react-dom/server");
+    const page = [h(State, { key: 1 }), h(Status, { key: 2, room: "a" }), h(Names, { key: 3, room: "a" }), h(Heard, { key: 4 })];
+    const text = renderToString(provide(page)).replaceAll("<!-- -->", "");
+    assert.equal(text, "closeda joining;unknown;;");
+    await settle();
+    assert.deepEqual([made.length, clock.timers], [0, 0]);
   });
 });
 

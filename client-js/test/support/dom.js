@@ -2,7 +2,7 @@
 
 import { Window } from "happy-dom";
 
-const NAMES = ["window", "document", "HTMLElement", "HTMLIFrameElement", "Node", "Text", "Event", "MutationObserver"];
+const NAMES = "window document navigator HTMLElement HTMLIFrameElement Node Text Event MutationObserver".split(" ");
 const window = new Window({ url: "http://app.test/" });
 for (const name of NAMES) {
   Object.defineProperty(globalThis, name, { value: name === "window" ? window : window[name], configurable: true, writable: true });
