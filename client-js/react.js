@@ -23,7 +23,7 @@ export const SocketProvider = ({ children, socket: given, url, token, ...options
   const renewable = typeof token === "function";
   const socket = useMemo(
     () => given ?? connect(url, { ...options, token: renewable ? (ask) => latest.current(ask) : token, open: false }),
-    [given, String(url), renewable || JSON.stringify(token)],
+    [given, renewable, JSON.stringify([url, token])],
   );
   const mounted = useRef();
   // Before the effects of the components inside, which may publish something.

@@ -80,7 +80,7 @@ export interface Member {
 export interface Members {
   /** By name of the user. Missing if the room is too large for a list, or if it is not known yet. */
   members?: Member[];
-  /** How many users there are. */
+  /** How many users there are. With `onMembers`: as announced last; the list may be ahead of it. */
   users?: number;
   /** How many connections these have; not kept up to date by `onMembers`. */
   connections?: number;

@@ -252,11 +252,12 @@ export function connect(
     error: (message, _, asked) => asked?.reject(Object.assign(Error(message.message), message)),
     presence({ members, joined = [], left = [], users }, room) {
       if (!room?.seen) return;
-      const known = new Map((members ?? room.seen.members)?.map((member) => [member.user, member]));
-      for (const user of left) known.delete(user);
-      for (const member of joined) known.set(member.user, member);
       // In a room that is too large only their number is announced.
-      see(room, { users, members: known.size === users ? [...known.values()] : undefined });
+      const before = members ?? (joined[0] || left[0] ? room.seen.members : undefined);
+      const known = before && new Map(before.map((member) => [member.user, member]));
+      for (const user of left) known?.delete(user);
+      for (const member of joined) known?.set(member.user, member);
+      see(room, { users, members: known && [...known.values()] });
     },
     joined(message, room) {
       if (room) enter(room, message);
@@ -476,7 +477,7 @@ const unread = (ears, wanted) => {
   return (async function* () {
     try {
       while (events.length || !over) {
-        if (events.length > MAX_UNREAD) throw failure("too_slow", "too many events");
+        if (events.length > MAX_UNREAD) throw failure("too_slow", "too slow");
         if (events.length) yield events.shift();
         else await new Promise((resolve) => (wake = resolve));
       }
