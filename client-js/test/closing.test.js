@@ -5,18 +5,18 @@ import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { describe } from "node:test";
 
-import { againstBoth, hearing, NEVER, QUICK, refusal, start, startFake, test, tokenOf, until } from "./support/client.js";
+import { againstBoth, hearing, NEVER, QUICK, refusal, start, startFake, test, tokenOf } from "./support/client.js";
 import { settle } from "./support/clock.js";
 import { openPage } from "./support/page.js";
 import { startOpen, startScripted } from "./support/scripted.js";
+import { until } from "./support/until.js";
 
 /** Runs a script in a process of its own, which has to end by itself; tells it when it is `time`. */
 const run = async (t, script, time = new Promise(() => {})) => {
   const module = JSON.stringify(new URL("../wsgate.js", import.meta.url).href);
   const source = `import { connect } from ${module};\n${script}`;
-  const child = spawn(process.execPath, ["--experimental-websocket", "--no-warnings", "--input-type=module", "-e", source], {
-    stdio: ["pipe", "pipe", "inherit"],
-  });
+  const options = ["--experimental-websocket", "--no-warnings", "--input-type=module"];
+  const child = spawn(process.execPath, [...options, "-e", source], { stdio: ["pipe", "pipe", "inherit"] });
   t.after(() => child.kill("SIGKILL"));
   const exit = once(child, "exit");
   time.then(() => child.stdin.end("now"));
@@ -41,7 +41,8 @@ describe("a process that closes its socket ends by itself", () => {
 
   test("while the token is being asked for", async (t) => {
     const script = `
-      const socket = connect("ws://127.0.0.1:1/ws", { token: () => new Promise(() => setImmediate(() => socket.close())) });
+      const token = () => new Promise(() => setImmediate(() => socket.close()));
+      const socket = connect("ws://127.0.0.1:1/ws", { token });
       socket.onState(({ state }) => console.log(state));
     `;
     assert.equal(await run(t, script), "closed");
@@ -76,21 +77,15 @@ describe("a process that closes its socket ends by itself", () => {
     assert.equal(await run(t, script), "open\nclosed\ndisconnected");
     await until(() => fake.open() === 0, "the connection to end");
   });
-
-  test("though the gateway went silent", async (t) => {
-    const fake = await startFake(t);
-    const ran = run(t, `
-      const socket = connect("${fake.url}", { token: "${tokenOf("alice")}" });
-      socket.onState(({ state }) => console.log(state));
-      process.stdin.once("data", () => { socket.close(); process.stdin.destroy(); process.nextTick(() => process.exit()); });
-    `, fake.connected().then((connection) => connection.frame("auth").then(() => connection.silence())));
-    assert.match(await ran, /closed$/);
-  });
 });
 
 describe("after `close`", () => {
   const MOMENTS = {
-    "in the same breath": async (t, options) => startScripted(t, { ...options, open: false }).then((it) => (it.socket.open(), it)),
+    "in the same breath": async (t, options) => {
+      const client = await startScripted(t, { ...options, open: false });
+      client.socket.open();
+      return client;
+    },
     "while a token is asked for": (t, options) => startScripted(t, { ...options, token: () => new Promise(() => {}) }),
     "during the handshake": startScripted,
     "before the welcome": async (t, options) => {
@@ -130,6 +125,18 @@ describe("after `close`", () => {
       assert.deepEqual([states.length, made.length, clock.timers], [...before, 0]);
     });
   }
+
+  test("nobody waits for a gateway that went silent", async (t) => {
+    const fake = await startFake(t);
+    const { socket, states } = start(t, fake.url, tokenOf("alice"));
+    await socket.join("a").ready;
+    fake.connection.silence();
+    socket.close();
+    assert.equal(states.at(-1).state, "closed");
+    socket.open();
+    await until(() => socket.state === "open");
+    assert.equal(fake.connections.length, 2);
+  });
 
   test("what is asked is refused, and rooms say why", async (t) => {
     const { socket } = await startOpen(t);

@@ -142,7 +142,8 @@ test("nothing of the page listens after `close`, and all of it once after `open`
   }
   socket.close();
   assert.deepEqual(page.listeners(), []);
-  for (const happen of [page.offline, page.online, page.hide, page.show, page.leave, page.comeBack, page.resume]) happen();
+  const { offline, online, hide, show, leave, comeBack, resume } = page;
+  for (const happen of [offline, online, hide, show, leave, comeBack, resume]) happen();
   await clock.pass(60_000);
   assert.deepEqual([socket.state, made.length, clock.timers], ["closed", 1, 0]);
   socket.open();

@@ -20,7 +20,8 @@ const reaches = (watched, names) => until(() => watched.names() === names, `the 
 againstBoth("members", (startGateway) => {
   test("are those who are in the room, each user once", async (t) => {
     const gateway = await startGateway(t);
-    const [alice, tab, bob] = ["alice", "alice", "bob"].map((user) => start(t, gateway.url, tokenOf(user)).socket.join("a"));
+    const enter = (user) => start(t, gateway.url, tokenOf(user)).socket.join("a");
+    const [alice, tab, bob] = ["alice", "alice", "bob"].map(enter);
     await Promise.all([alice.ready, tab.ready, bob.ready]);
     const { users, connections, members } = await alice.members();
     assert.deepEqual({ users, connections }, { users: 2, connections: 3 });
@@ -187,7 +188,8 @@ describe("onMembers", () => {
   test("does not change what it has given", async (t) => {
     const { ws, watched } = await startWatching(t);
     const copies = [];
-    for (const fields of [{ joined: users("carol"), users: 3 }, { left: ["bob"], users: 2 }, { members: [], users: 0 }]) {
+    const changes = [{ joined: users("carol"), users: 3 }, { left: ["bob"], users: 2 }, { members: [], users: 0 }];
+    for (const fields of changes) {
       copies.push(structuredClone(watched.seen.at(-1).members));
       presence(ws, fields);
     }

@@ -67,7 +67,6 @@ describe("the queue", () => {
       await assert.rejects(socket.publish(SELF, "e", "too much"), notSent({ temporary: true }));
       ws.welcomes();
       assert.deepEqual(published(ws), Array.from({ length: places }, (_, number) => number));
-      await socket.publish(SELF, "e", "there is room again", { timeout: 1, signal: AbortSignal.abort() }).catch(() => {});
       socket.close();
     }
   });
@@ -284,6 +283,7 @@ describe("what is sent", () => {
     assert.deepEqual(frames[3], { ...echoless, echo_scope: "user" });
     assert.notEqual(frames[4].echo, false);
     assert.deepEqual(frames.slice(5), [{ type: "members", room: "a" }, { type: "call", event: "e", data: 1 }]);
-    assert.equal(new Set(ws.sent.filter(({ id }) => id).map(({ id }) => id)).size, ws.sent.filter(({ id }) => id).length);
+    const ids = ws.sent.map(({ id }) => id).filter(Boolean);
+    assert.equal(new Set(ids).size, ids.length);
   });
 });

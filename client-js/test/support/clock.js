@@ -67,7 +67,7 @@ const createClock = (t) => {
 
   const start = (repeat) => (act, delay = 0, ...args) => {
     const ms = delay > LONGEST ? 1 : Math.max(0, Math.trunc(delay) || 0);
-    const timer = { act: () => act(...args), at: clock.now + ms, every: repeat && Math.max(1, ms), unref() {}, ref() {} };
+    const timer = { act: () => act(...args), at: clock.now + ms, every: repeat && Math.max(1, ms) };
     timers.add(timer);
     return timer;
   };

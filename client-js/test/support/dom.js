@@ -5,7 +5,8 @@ import { Window } from "happy-dom";
 const NAMES = "window document navigator HTMLElement HTMLIFrameElement Node Text Event MutationObserver".split(" ");
 const window = new Window({ url: "http://app.test/" });
 for (const name of NAMES) {
-  Object.defineProperty(globalThis, name, { value: name === "window" ? window : window[name], configurable: true, writable: true });
+  const value = name === "window" ? window : window[name];
+  Object.defineProperty(globalThis, name, { value, configurable: true, writable: true });
 }
 globalThis.IS_REACT_ACT_ENVIRONMENT = true;
 

@@ -60,7 +60,7 @@ export const createRooms = ({ presence = false, presenceDelay = 100, maxMembers 
 
   const watch = (connection, room, delay) => {
     const { sub: user } = connection.claims;
-    if (presence && !room.startsWith("user:")) setTimeout(announce, delay, room, user).unref();
+    if (presence && !room.startsWith("user:")) setTimeout(announce, delay, room, user).unref?.();
   };
 
   const enter = (connection, room) => {
@@ -103,7 +103,8 @@ export const createRooms = ({ presence = false, presenceDelay = 100, maxMembers 
     for (const name of resolve(to).names) {
       const outside = !name.startsWith("user:") && !connection.rooms.has(name);
       if (outside) throw refusal("not_joined", `this connection is not in ${name}`, { field: "to" });
-      if (!allows(grants, name, "publish")) throw forbidden("to", `the token of ${sub} has no grant to publish in ${name}`);
+      if (allows(grants, name, "publish")) continue;
+      throw forbidden("to", `the token of ${sub} has no grant to publish in ${name}`);
     }
   };
 
@@ -134,7 +135,8 @@ export const createRooms = ({ presence = false, presenceDelay = 100, maxMembers 
     members(connection, { room }) {
       const { grants, sub } = connection.claims;
       if (!allows(grants, room, "members")) {
-        throw refusal("forbidden", `the token of ${sub} has no grant to list the members of ${room}`, { field: "room" });
+        const message = `the token of ${sub} has no grant to list the members of ${room}`;
+        throw refusal("forbidden", message, { field: "room" });
       }
       const list = members(room);
       return { room, users: list.length, connections: inRoom(room).length, members: list };

@@ -102,7 +102,7 @@ class Connection {
     this.#timers.forEach(clearTimeout);
     this.#timers = [setTimeout(warn, warning), setTimeout(() => this.expire(), left)];
     // They may outlive the test, whose connections end as TCP does.
-    for (const timer of this.#timers) timer.unref();
+    for (const timer of this.#timers) timer.unref?.();
     return { expires_at: Math.floor(exp), expires_in: Math.floor(left / 1000) };
   }
 
@@ -218,7 +218,8 @@ export const startFake = async (t, options = {}) => {
   /** As SIGTERM ends it: everybody is told when to come back. */
   fake.stop = async () => {
     for (const it of connections) {
-      if (!it.ended) it.end(4503, "the gateway is restarting", { retry_after_ms: Math.floor(Math.random() * returnSpread) });
+      const retry_after_ms = Math.floor(Math.random() * returnSpread);
+      if (!it.ended) it.end(4503, "the gateway is restarting", { retry_after_ms });
     }
     await until(() => connections.every((it) => it.ended), "all clients to go");
     await fake.kill();
