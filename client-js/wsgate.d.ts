@@ -2,8 +2,8 @@
 export type Undo = () => void;
 
 /**
- * `connecting`: an attempt is under way. `open`: the gateway has said welcome. `waiting`: the next
- * attempt comes in a while. `closed`: there is none, until `open()` is called.
+ * `connecting`: an attempt is under way; or none has been made yet, with `open: false`. `open`: the gateway
+ * has said welcome. `waiting`: the next attempt comes in a while. `closed`: there is none, until `open()`.
  */
 export type State = "connecting" | "open" | "waiting" | "closed";
 

@@ -115,7 +115,7 @@ export function connect(
       retryIn(retryInMs ?? (fresh ? 0 : wait(waits++)), { code, reason });
     } else {
       watch("removeEventListener");
-      clearInterval(clock);
+      clock = clearInterval(clock);
       show(socket, "closed", { code, reason });
     }
 
@@ -413,7 +413,7 @@ export function connect(
     publish,
     call: async (event, data, options) => (await request("call", { event, data }, options)).data,
     open() {
-      if (socket.state !== "closed") return;
+      if (clock) return;
       // What can never work fails here, and not on every attempt.
       if (!WebSocket) throw TypeError("no WebSocket: pass one");
       address = new URL(url, location);
@@ -429,7 +429,7 @@ export function connect(
       if (socket.state !== "closed") lost(1000, "closed", 0, "no");
     },
   };
-  show(socket, "closed");
+  show(socket, "connecting");
   if (open) socket.open();
   return socket;
 }
