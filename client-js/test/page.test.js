@@ -162,6 +162,19 @@ test("nothing of the page listens once the gateway has turned us away for good",
   assert.equal(clock.timers, 0);
 });
 
+test("two sockets of one page live and die apart", async (t) => {
+  const page = openPage(t);
+  const [one, two] = [await startOpen(t), await startOpen(t)];
+  const listeners = page.listeners().length;
+  one.socket.close();
+  assert.equal(page.listeners().length, listeners / 2);
+  assert.equal(two.socket.state, "open");
+  page.offline();
+  page.online();
+  await two.clock.pass(SOON);
+  assert.deepEqual([one.made.length, two.made.length], [1, 2]);
+});
+
 test("a page of which nothing but the events is there will do", async (t) => {
   const page = openPage(t);
   delete globalThis.document;

@@ -135,7 +135,11 @@ describe("all hooks", () => {
       look();
       return null;
     };
-    const looks = { members: () => useMembers("a"), room: () => useRoom("a"), state: () => statuses.push(useConnectionState()) };
+    const looks = {
+      state: () => statuses.push(useConnectionState()),
+      room: () => useRoom("a"),
+      members: () => useMembers("a"),
+    };
     const children = () => Object.entries(looks).map(([name, look]) => h(Counted, { key: name, name, look }));
     const view = await open(children());
     await view.act(() => made[0].replies("join"));
@@ -154,7 +158,7 @@ describe("all hooks", () => {
     const { renderToString } = await import("react-dom/server");
     const page = [State, Status, Names, Heard].map((Component, key) => h(Component, { key, room: "a" }));
     const text = renderToString(provide(page)).replaceAll("<!-- -->", "");
-    assert.equal(text, "closeda joining;unknown;;");
+    assert.equal(text, "connectinga joining;unknown;;");
     await settle();
     assert.deepEqual([made.length, clock.timers], [0, 0]);
   });

@@ -48,6 +48,15 @@ againstBoth("reconnection", (startGateway) => {
     await inOther.upTo(1);
   });
 
+  test("what is published to a room without its object comes after its join as well", async (t) => {
+    const gateway = await startGateway(t);
+    const { socket } = start(t, gateway.url, tokenOf("alice"));
+    const published = socket.publish({ room: "a" }, "e", 1);
+    const { upTo } = hearing(socket.join("a"), "e");
+    assert.equal((await published).ok, true);
+    await upTo(1);
+  });
+
   test("a restart says when to come back", async (t) => {
     const gateway = await startGateway(t, { returnSpread: 200 });
     // With these waits of its own it would be away for days.

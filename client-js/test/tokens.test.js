@@ -239,7 +239,8 @@ test("with `open: false` nothing is asked for until `open` is called", async (t)
   const { socket, made, states, clock } = await startScripted(t, { token, open: false });
   const room = socket.join("a");
   await clock.pass(60_000);
-  assert.deepEqual([socket.state, made.length, token.mock.callCount(), states.length], ["closed", 0, 0, 0]);
+  assert.deepEqual([socket.state, made.length, token.mock.callCount(), states.length], ["connecting", 0, 0, 0]);
+  assert.equal(clock.timers, 0);
   socket.open();
   socket.open();
   await settle();
