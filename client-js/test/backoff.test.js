@@ -79,6 +79,19 @@ describe("after a Close", () => {
     assert.equal(socket.status.code, 1006);
   });
 
+  test("a WebSocket that cannot even be made is tried again", async (t) => {
+    const refuses = class {
+      constructor() {
+        throw new DOMException("not from a page with TLS", "SecurityError");
+      }
+    };
+    const { socket, clock, states } = await startScripted(t, { WebSocket: refuses, backoff: { min: 10, max: 10 } });
+    assert.deepEqual([socket.state, socket.status.code], ["waiting", 1006]);
+    assert.match(socket.status.reason, /TLS/);
+    await clock.pass(100);
+    assert.ok(states.length > 10);
+  });
+
   test("news of an earlier connection is passed over", async (t) => {
     const { ws, socket, clock, made } = await startOpen(t, { backoff: { min: 10, max: 10 } });
     const { onopen, onmessage, onclose, onerror } = ws;

@@ -76,6 +76,21 @@ describe("SocketProvider", () => {
     assert.deepEqual(asked, ["first", "second"]);
   });
 
+  for (const token of ["t", null, { anonymous: true }, () => "t"]) {
+    test(`waits where there is no token yet, until there is one: ${JSON.stringify(token) ?? token}`, async (t) => {
+      const { made, provide, live } = prepare(t);
+      const view = await render(t, provide(h(State), { token: undefined }));
+      await view.act(settle);
+      assert.equal(made.length, 0);
+      await view.render(provide(h(State), { token }));
+      await view.act(settle);
+      assert.equal(made.length, 1);
+      await view.render(provide(h(State), { token: undefined }));
+      await view.act(settle);
+      assert.equal(live().length, 0, "nobody is logged in any more");
+    });
+  }
+
   test("leaves a socket alone that it was given", async (t) => {
     const { Scripted, made, live } = prepare(t);
     const socket = connect("ws://gateway.test/ws", { token: "t", WebSocket: Scripted });
