@@ -65,9 +65,6 @@ pub struct Config {
     /// Threads that serve connections, the one that the gateway is run on included. Each of the
     /// others has a runtime of its own: a connection stays on the thread that accepted it.
     pub workers: NonZeroUsize,
-    /// A page of HTML for `/` on the public listener, as `wsgate dev` has one; none as a rule. It is
-    /// shown to requests for `localhost`, `127.0.0.1` or `[::1]` only.
-    pub page: Option<String>,
 }
 
 /// What connections without a token may do.
@@ -179,7 +176,6 @@ impl Config {
             limits: Limits::DEFAULT,
             clock: Clock::system(),
             workers: NonZeroUsize::MIN,
-            page: None,
         }
     }
 

@@ -20,7 +20,7 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::HeaderMap;
 use axum::http::header::{HOST, ORIGIN};
-use axum::response::{Html, IntoResponse, Response};
+use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 use ipnet::IpNet;
 use tokio::sync::Semaphore;
@@ -58,8 +58,6 @@ pub(crate) struct Door {
     pub(crate) limits: Arc<Limits>,
     /// What tells the time.
     pub(crate) clock: Clock,
-    /// The configured page, if there is one.
-    pub(crate) page: Option<String>,
     /// Who is where.
     pub(crate) hub: Arc<Hub>,
     /// Who sends the events of rooms that these connections are the first in.
@@ -98,18 +96,15 @@ pub(crate) struct Admission {
     pub(crate) trusted_proxies: Vec<IpNet>,
 }
 
-/// The routes of the public listener.
-pub(crate) fn routes(door: Arc<Door>) -> Router {
-    let mut routes = Router::new()
+/// The routes of the public listener, with those of whoever runs the gateway.
+pub(crate) fn routes(door: Arc<Door>, others: Router) -> Router {
+    Router::new()
         .route("/ws", get(connect))
         .route("/backchannel-logout", post(logout::backchannel))
         .route("/health", get(|| async { "ok\n" }))
         .route("/client.js", script(include_str!("../client-js/dist/wsgate.iife.js")))
-        .route("/client.mjs", script(include_str!("../client-js/wsgate.js")));
-    if door.page.is_some() {
-        routes = routes.route("/", get(page));
-    }
-    routes
+        .route("/client.mjs", script(include_str!("../client-js/wsgate.js")))
+        .merge(others.with_state(()))
         .method_not_allowed_fallback(|| async {
             Problem::new(
                 ErrorCode::MethodNotAllowed,
@@ -188,17 +183,6 @@ impl Door {
             _ => CloseCode::TokenRefused,
         };
         Close::new(code, reason.sentence())
-    }
-}
-
-/// The configured page, which may hold tokens. It is shown under a name of this machine only: a
-/// stranger's name that resolves to this machine would let the stranger's own page read it.
-async fn page(State(door): State<Arc<Door>>, headers: HeaderMap) -> Response {
-    let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    let name = host.rsplit_once(':').filter(|(_, port)| !port.contains(']')).map_or(host, |(name, _)| name);
-    match &door.page {
-        Some(page) if matches!(name, "localhost" | "127.0.0.1" | "[::1]") => Html(page.clone()).into_response(),
-        _ => Problem::new(ErrorCode::NotFound, "the page is at http://localhost only").into_response(),
     }
 }
 

@@ -1,25 +1,28 @@
 //! `wsgate dev`: everything that is needed to try the gateway, made on the spot.
 
+mod site;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use axum::Router;
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use thiserror::Error;
 
 use crate::auth::{Claims, Grants, TokenError, mint};
 use crate::clock::Clock;
-use crate::config::{Config, Origins, Secret};
+use crate::config::{Config, Origins, RoomRule, Secret};
 
-/// How long the ready-made tokens are valid.
+/// How long tokens are valid.
 const TOKEN_LIFE: Duration = Duration::from_secs(12 * 60 * 60);
 
 /// Secrets, tokens and a page for one run on this machine.
+#[derive(Clone)]
 pub struct Dev {
     jwt_secret: Secret,
     api_key: Secret,
     alice: String,
-    bob: String,
     public: SocketAddr,
     backend: SocketAddr,
 }
@@ -36,7 +39,7 @@ pub enum DevError {
 }
 
 impl Dev {
-    /// Makes secrets, where none are given, and tokens for alice and bob, who may do anything.
+    /// Makes secrets, where none are given, and a token for alice, who may do anything.
     ///
     /// # Errors
     /// When the operating system or the cryptography fails.
@@ -47,14 +50,15 @@ impl Dev {
     ) -> Result<Self, DevError> {
         let jwt_secret = jwt_secret.map_or_else(random_secret::<32>, Ok)?;
         let api_key = api_key.map_or_else(random_secret::<16>, Ok)?;
-        let (alice, bob) = (token(&jwt_secret, "alice")?, token(&jwt_secret, "bob")?);
-        Ok(Self { jwt_secret, api_key, alice, bob, public, backend })
+        let alice = token(&jwt_secret, "alice", TOKEN_LIFE)?;
+        Ok(Self { jwt_secret, api_key, alice, public, backend })
     }
 
-    /// The configuration, with the page.
+    /// The configuration: tokens decide about rooms, in which one sees who is there.
     pub fn config(&self) -> Config {
         let mut config = Config::new(self.jwt_secret.clone(), self.api_key.clone());
-        config.page = Some(self.page());
+        let shown = |rule| RoomRule { presence: true, ..rule };
+        config.rooms = RoomRule::by_grant().map(shown).into();
         config.origins = Origins::loopback();
         config.weak_secrets = true;
         config
@@ -89,16 +93,29 @@ impl Dev {
 
     export WSGATE_JWT_SECRET={secret}
     {program} token --sub carol --grant 'lobby=join,publish' --grant 'chat:*=join' --ttl 1h
+
+  Or get one that may do anything, from a page of this machine as well:
+
+    curl 'http://{public}/dev/token?user=carol'
 "#,
             version = env!("CARGO_PKG_VERSION"),
             program = std::env::args().next().unwrap_or_else(|| "wsgate".to_owned()),
         )
     }
 
+    /// A page where alice and bob talk, and tokens for whoever asks on this machine: for
+    /// [`Gateway::with_routes`](crate::Gateway::with_routes).
+    pub fn routes(&self) -> Router {
+        site::routes(self)
+    }
+
+    fn token(&self, user: &str, life: Duration) -> Result<String, DevError> {
+        token(&self.jwt_secret, user, life)
+    }
+
     fn page(&self) -> String {
         include_str!("dev/playground.html")
             .replace("{{alice}}", &self.alice)
-            .replace("{{bob}}", &self.bob)
             .replace("{{public}}", &self.public.to_string())
             .replace("{{backend}}", &self.backend.to_string())
             .replace("{{api_key}}", &escape(self.api_key.reveal()))
@@ -111,8 +128,8 @@ fn random_secret<const BYTES: usize>() -> Result<Secret, getrandom::Error> {
     Ok(Secret::new(BASE64_URL_SAFE_NO_PAD.encode(bytes)))
 }
 
-fn token(secret: &Secret, user: &str) -> Result<String, DevError> {
-    let exp = (Clock::system().unix() + TOKEN_LIFE).as_secs() as f64;
+fn token(secret: &Secret, user: &str, life: Duration) -> Result<String, DevError> {
+    let exp = (Clock::system().unix() + life).as_secs() as f64;
     let mut grants = Grants::default();
     // The text is ours, and right.
     let _added = grants.add("*=join,publish,members");

@@ -227,7 +227,7 @@ async fn dev(listen: SocketAddr, backend_listen: SocketAddr, workers: &Workers, 
     let mut config = dev.config();
     config.limits = limits;
     config.workers = workers.number()?;
-    run(listeners, Gateway::new(config)?).await
+    run(listeners, Gateway::new(config)?.with_routes(dev.routes())).await
 }
 
 /// Reads a secret from the environment: an argument would be seen by every user of the machine.

@@ -60,6 +60,7 @@ pub struct Gateway {
     backend: Arc<Backend>,
     metrics: Arc<Metrics>,
     keys: ApiKeys,
+    routes: Router,
 }
 
 impl Gateway {
@@ -78,12 +79,20 @@ impl Gateway {
         let authenticator = Arc::new(Authenticator::new(&config)?);
         let metrics = Arc::default();
         let backend = Arc::new(Backend::new(config.backend.as_ref(), &config.clock, &metrics)?);
-        Ok(Self { config, hub, authenticator, rules, backend, metrics, keys })
+        Ok(Self { config, hub, authenticator, rules, backend, metrics, keys, routes: Router::new() })
     }
 
     /// The hub: a program that runs the gateway inside itself publishes through it.
     pub fn hub(&self) -> &Arc<Hub> {
         &self.hub
+    }
+
+    /// Serves further routes on the public listener, beside its own: pages of a program that runs the
+    /// gateway inside itself, say. They must not have a fallback, nor the paths of the gateway.
+    #[must_use]
+    pub fn with_routes(mut self, routes: Router) -> Self {
+        self.routes = routes;
+        self
     }
 
     /// The API keys: they can be replaced while the gateway runs.
@@ -102,7 +111,7 @@ impl Gateway {
         let _stop_on_drop = (stopping.clone().drop_guard(), ended.clone().drop_guard());
 
         let workers = Workers::new(&self, &tasks, &stopping);
-        let Self { config, hub, authenticator, rules, backend, metrics, keys } = self;
+        let Self { config, hub, authenticator, rules, backend, metrics, keys, .. } = self;
         let all_told = CancellationToken::new();
         let telling = tokio::spawn(Arc::clone(&backend).keep_telling(all_told.clone()));
         let telling = AbortOnDropHandle::new(telling);
@@ -157,7 +166,7 @@ impl Gateway {
 struct Workers {
     limits: Arc<Limits>,
     clock: Clock,
-    page: Option<String>,
+    routes: Router,
     authenticator: Arc<Authenticator>,
     attempts: Arc<Attempts>,
     inquiries: Arc<Inquiries>,
@@ -175,7 +184,7 @@ struct Workers {
 
 impl Workers {
     fn new(gateway: &Gateway, tasks: &TaskTracker, stopping: &CancellationToken) -> Self {
-        let Gateway { config, hub, authenticator, rules, backend, metrics, .. } = gateway;
+        let Gateway { config, hub, authenticator, rules, backend, metrics, routes, .. } = gateway;
         let admission = Admission {
             origins: config.origins.clone(),
             cookie: config.cookie.clone(),
@@ -184,7 +193,7 @@ impl Workers {
         Self {
             limits: Arc::new(config.limits.clone()),
             clock: config.clock.clone(),
-            page: config.page.clone(),
+            routes: routes.clone(),
             authenticator: Arc::clone(authenticator),
             attempts: Arc::new(Attempts::new(config.limits.max_failures, config.clock.clone())),
             inquiries: Arc::default(),
@@ -205,7 +214,6 @@ impl Workers {
         let door = Arc::new(Door {
             limits: Arc::clone(&self.limits),
             clock: self.clock.clone(),
-            page: self.page.clone(),
             hub: Arc::clone(&self.hub),
             flusher: Arc::clone(flusher),
             authenticator: Arc::clone(&self.authenticator),
@@ -220,7 +228,8 @@ impl Workers {
             goodbyes: Semaphore::new(GOODBYES_AT_ONCE),
             tasks: self.tasks.clone(),
         });
-        let http = Http::public(connection::routes(door), &self.limits, self.clock.clone()).within(&self.places);
+        let routes = connection::routes(door, self.routes.clone());
+        let http = Http::public(routes, &self.limits, self.clock.clone()).within(&self.places);
         self.tasks.spawn(accept(listener, http, self.tasks.clone(), self.stopping.clone()));
     }
 

@@ -13,6 +13,9 @@ const SCREENSHOTS = `${ROOT}target/screenshots`;
 
 export const WSGATE = process.env.WSGATE_BIN ?? `${ROOT}target/debug/wsgate`;
 
+// Whoever interrupts the tests ends what they have started: see "exit" below.
+for (const signal of ["SIGINT", "SIGTERM"]) process.once(signal, () => process.exit(1));
+
 /** A browser that ends with the test. With `backForwardCache` it keeps pages for the way back, as people's do. */
 export const startBrowser = async (t, { backForwardCache = false } = {}) => {
   const browser = await chromium.launch({
@@ -50,16 +53,26 @@ export const screenshot = (page, name) => {
 
 /**
  * Starts a program, which ends with the test if not before, and waits for a line of its output that
- * matches: `match` is what was found. `end` kills it, as a crash would.
+ * matches: `match` is what was found. `end` kills it, as a crash would. With `group`, signals reach the
+ * programs that it has started too, as those from a terminal do.
  */
-export const startProgram = async (t, command, args, { until, env = {}, cwd = ROOT }) => {
-  const child = spawn(command, args, { cwd, env: { ...process.env, ...env }, stdio: ["ignore", "pipe", "pipe"] });
-  const kill = () => child.kill("SIGKILL");
+export const startProgram = async (t, command, args, { until, env = {}, cwd = ROOT, group = false }) => {
+  const stdio = ["ignore", "pipe", "pipe"];
+  const child = spawn(command, args, { cwd, env: { ...process.env, ...env }, stdio, detached: group });
+  const signal = (name) => {
+    if (!group) return child.kill(name);
+    try {
+      process.kill(-child.pid, name);
+    } catch {
+      // All of the group have ended.
+    }
+  };
+  const kill = () => signal("SIGKILL");
   process.once("exit", kill); // Should the tests fail so badly that nothing after them runs.
   const ended = new Promise((resolve) => child.once("close", resolve));
   ended.then(() => process.off("exit", kill));
-  const end = async (signal = "SIGKILL") => {
-    child.kill(signal);
+  const end = async (name = "SIGKILL") => {
+    signal(name);
     await ended;
   };
   t.after(() => end());

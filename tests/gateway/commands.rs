@@ -414,14 +414,14 @@ async fn what_cannot_be_stored_is_not_done_and_nothing_that_was_is_lost() {
 }
 
 #[tokio::test]
-async fn dev_prints_lines_that_work_and_a_page_that_holds_the_same_tokens() {
+async fn dev_prints_lines_that_work_and_serves_a_page_that_has_them_too() {
     let mut command = wsgate(&["dev"]);
     command.args(ANYWHERE);
     let mut running = Running::start(command).await;
     let mut stdout = running.child.stdout.take().unwrap();
     let mut guide = String::new();
     within_reason("the guide", async {
-        while !guide.contains(" token --sub ") {
+        while !guide.contains("/dev/token") {
             let mut some = [0; 4096];
             let read = stdout.read(&mut some).await.unwrap();
             guide.push_str(std::str::from_utf8(&some[..read]).unwrap());
@@ -455,6 +455,10 @@ async fn dev_prints_lines_that_work_and_a_page_that_holds_the_same_tokens() {
     assert_eq!(page("[::1]").await.unwrap().status(), 200);
     assert_eq!(page("evil.example").await.unwrap().status(), 404, "another name for this machine shows no tokens");
 
+    let curl = guide.rsplit_once("curl ").unwrap().1;
+    let shell = Command::new("sh").arg("-c").arg(format!("curl -sS {curl}")).output().await.unwrap();
+    running.connect(&String::from_utf8(shell.stdout).unwrap()).await.join("any room").await;
+
     let export = guide.split_once("export ").unwrap().1.lines().next().unwrap();
     let (name, secret) = export.split_once('=').unwrap();
     let mut command = wsgate(&["token", "--sub", "carol", "--grant", "lobby=join,publish"]);
@@ -462,6 +466,75 @@ async fn dev_prints_lines_that_work_and_a_page_that_holds_the_same_tokens() {
     let (_, carols, _) = output(command).await;
     running.connect(carols.trim()).await.join("lobby").await;
     drop(alice);
+    running.terminate().await;
+}
+
+/// What `wsgate dev` answers to a page's request.
+async fn dev_get(running: &Running, path: &str, host: &str, origin: Option<&str>) -> reqwest::Response {
+    let request = reqwest::Client::new().get(format!("http://{}{path}", running.public)).header("host", host);
+    let request = origin.into_iter().fold(request, |request, origin| request.header("origin", origin));
+    request.send().await.unwrap()
+}
+
+#[tokio::test]
+async fn dev_gives_tokens_to_pages_of_this_machine_and_to_no_others() {
+    let mut command = wsgate(&["dev"]);
+    command.args(ANYWHERE);
+    let running = Running::start(command).await;
+    let alice = "/dev/token?user=alice";
+    for path in [alice, "/", "/playground.js", "/playground.css"] {
+        assert_eq!(dev_get(&running, path, "localhost:8080", None).await.status(), 200, "{path}");
+        assert_eq!(dev_get(&running, path, "[::1]:8080", None).await.status(), 200, "{path}");
+        let stranger = dev_get(&running, path, "evil.example", None).await;
+        assert_eq!(stranger.status(), 404, "{path}: a stranger's name for this machine");
+    }
+    let vite = "http://localhost:5173";
+    let answer = dev_get(&running, alice, "127.0.0.1:8080", Some(vite)).await;
+    assert_eq!(answer.headers()["access-control-allow-origin"], vite);
+    assert_eq!(answer.headers()["vary"], "origin");
+    assert_eq!(answer.headers()["cache-control"], "no-store");
+    running.connect(&answer.text().await.unwrap()).await.join("any room").await;
+    for origin in ["https://evil.example", "null"] {
+        let answer = dev_get(&running, alice, "127.0.0.1:8080", Some(origin)).await;
+        assert_eq!(answer.status(), 403, "{origin}");
+        assert!(answer.headers().get("access-control-allow-origin").is_none());
+        assert_eq!(answer.json::<Value>().await.unwrap()["code"], "origin_not_allowed");
+    }
+    let short = dev_get(&running, "/dev/token?user=alice&expires_in=60", "localhost", None).await.text().await.unwrap();
+    let mut socket = Client::dial(running.public.parse().unwrap(), &format!("/ws?token={short}")).await;
+    let left = socket.receive().await["expires_in"].as_u64().unwrap();
+    assert!((1..=60).contains(&left), "{left}");
+    for (query, field) in [
+        ("?user=alice&expires_in=0", "expires_in"),
+        ("?user=alice&expires_in=86401", "expires_in"),
+        ("?user=alice&expires_in=soon", "expires_in"),
+        ("?user=", "user"),
+        ("?user=alice&usr=bob", "usr"),
+        ("", "user"),
+    ] {
+        let answer = dev_get(&running, &format!("/dev/token{query}"), "localhost", None).await;
+        assert_eq!(answer.status(), 400, "{query}");
+        let problem: Value = answer.json().await.unwrap();
+        assert!(problem.to_string().contains(field), "{query}: {problem}");
+    }
+    running.terminate().await;
+}
+
+#[tokio::test]
+async fn the_pages_of_dev_run_nothing_but_their_own_files() {
+    let mut command = wsgate(&["dev"]);
+    command.args(ANYWHERE);
+    let running = Running::start(command).await;
+    let page = dev_get(&running, "/", "localhost", None).await;
+    let policy = page.headers()["content-security-policy"].to_str().unwrap().to_owned();
+    for part in ["default-src 'none'", "script-src 'self'", "style-src 'self'", "frame-ancestors 'none'"] {
+        assert!(policy.contains(part), "{policy}");
+    }
+    assert!(!policy.contains("unsafe"), "{policy}");
+    assert_eq!(page.headers()["x-content-type-options"], "nosniff");
+    let html = page.text().await.unwrap();
+    assert!(!html.contains("<style") && !html.contains("style="), "no style inside");
+    assert_eq!(html.matches("<script").count(), html.matches("<script src=").count(), "no script inside");
     running.terminate().await;
 }
 
