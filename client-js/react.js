@@ -7,7 +7,6 @@ import {
   useCallback,
   useContext,
   useEffect,
-  useLayoutEffect,
   useMemo,
   useRef,
   useSyncExternalStore,
@@ -15,7 +14,6 @@ import {
 import { connect } from "./wsgate.js";
 
 const Context = createContext();
-const JOINING = { state: "joining" };
 const UNKNOWN = {};
 
 export const SocketProvider = ({ children, socket: given, url, token, ...options }) => {
@@ -23,18 +21,16 @@ export const SocketProvider = ({ children, socket: given, url, token, ...options
   const renewable = typeof token === "function";
   const socket = useMemo(
     () => given ?? connect(url, { ...options, token: renewable ? (ask) => latest.current(ask) : token, open: false }),
-    [given, renewable, JSON.stringify([url, token])],
+    [given, renewable, `${url} ${JSON.stringify(token)}`],
   );
-  const mounted = useRef();
-  // Before the effects of the components inside, which may publish something.
-  useLayoutEffect(() => {
+  useEffect(() => {
     if (given || token === undefined) return;
-    mounted.current = socket;
+    socket.mounted = true;
     socket.open();
     return () => {
-      mounted.current = undefined;
+      socket.mounted = false;
       // Whoever is mounted again in the same breath, as by StrictMode, keeps the connection.
-      queueMicrotask(() => mounted.current === socket || socket.close());
+      queueMicrotask(() => socket.mounted || socket.close());
     };
   }, [socket]);
   return createElement(Context.Provider, { value: socket }, children);
@@ -63,10 +59,14 @@ export const useRoom = (name) => {
     },
     [socket, name],
   );
-  return { ...useJoined(name, watchState, JOINING), name, publish };
+  const status = useJoined(name, (room, see) => {
+    see(room.status);
+    room.onState(see);
+  });
+  return { state: "joining", ...status, name, publish };
 };
 
-export const useMembers = (room) => useJoined(nameOf(room), watchMembers, UNKNOWN);
+export const useMembers = (room) => useJoined(nameOf(room), (room, see) => room.onMembers(see));
 
 export const useEvent = (...args) => {
   const socket = useSocket();
@@ -87,16 +87,16 @@ export const useEvent = (...args) => {
 /** A value of the latest render, for what is called later. */
 const useLatest = (value) => {
   const latest = useRef(value);
-  useLayoutEffect(() => {
+  useEffect(() => {
     latest.current = value;
   });
   return latest;
 };
 
-/** Is in a room while mounted, and watches something there; `unknown` until it has been seen. */
-const useJoined = (name, watch, unknown) => {
+/** Is in a room while mounted, and watches something there. */
+const useJoined = (name, watch) => {
   const socket = useSocket();
-  const seen = useRef();
+  const seen = useRef({});
   const subscribe = useCallback(
     (changed) => {
       if (!name) return () => {};
@@ -109,15 +109,8 @@ const useJoined = (name, watch, unknown) => {
     },
     [socket, name],
   );
-  const look = () => (seen.current?.name === name ? seen.current.value : unknown);
-  return useSyncExternalStore(subscribe, look, () => unknown);
+  const look = () => (name && seen.current.name === name ? seen.current.value : UNKNOWN);
+  return useSyncExternalStore(subscribe, look, look);
 };
-
-const watchState = (room, see) => {
-  see(room.status);
-  room.onState(see);
-};
-
-const watchMembers = (room, see) => room.onMembers(see);
 
 const nameOf = (room) => room?.name ?? room;
