@@ -75,7 +75,7 @@ describe("a connection", () => {
     const first = await fake.connected();
     await first.frame("auth");
     await clock.pass(10_000);
-    assert.match((await reaches("waiting")).reason, /no welcome/);
+    assert.match((await reaches("waiting")).reason, /no answer/);
     fake.mute = false;
     await clock.pass(100);
     await reaches("open");
