@@ -157,6 +157,7 @@ describe("the wait", () => {
   });
 
   test("of an attempt without a welcome ends after 10 seconds", async (t) => {
+    t.mock.method(Math, "random", () => 0.5);
     const { clock, socket, made } = await startScripted(t);
     made[0].opens();
     await clock.pass(9_999);

@@ -143,6 +143,7 @@ describe("a token function", () => {
   });
 
   test("that hangs is given up after 10 seconds, and what it gives later is of no use", async (t) => {
+    t.mock.method(Math, "random", () => 0.5);
     const given = [];
     const token = () => new Promise((resolve) => given.push(resolve));
     const { clock, made, socket } = await startScripted(t, { token, backoff: { min: 100, max: 100 } });
