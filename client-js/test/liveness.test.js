@@ -3,6 +3,9 @@
 import assert from "node:assert/strict";
 import { describe } from "node:test";
 
+// Node's own class has timers of its own, which a clock of ours would disturb.
+import { WebSocket } from "ws";
+
 import { start, startFake, test, tokenOf, until } from "./support/client.js";
 import { settle, virtualTime } from "./support/clock.js";
 import { startOpen, startScripted } from "./support/scripted.js";
@@ -71,7 +74,7 @@ describe("a connection", () => {
     const clock = virtualTime(t);
     const fake = await startFake(t);
     fake.mute = true;
-    const { reaches } = start(t, fake.url, () => tokenOf("alice", { seconds: 3_600 }));
+    const { reaches } = start(t, fake.url, () => tokenOf("alice", { seconds: 3_600 }), { WebSocket });
     const first = await fake.connected();
     await first.frame("auth");
     fake.mute = false;
@@ -85,7 +88,7 @@ describe("a connection", () => {
   test("that went silent far away is noticed, and left for another", async (t) => {
     const clock = virtualTime(t);
     const fake = await startFake(t);
-    const { socket, reaches } = start(t, fake.url, () => tokenOf("alice", { seconds: 3_600 }));
+    const { socket, reaches } = start(t, fake.url, () => tokenOf("alice", { seconds: 3_600 }), { WebSocket });
     const room = socket.join("a");
     await room.ready;
     fake.connection.silence();
