@@ -117,7 +117,7 @@ const shownBy = (show) =>
     constructor(url) {
       super(url);
       this.addEventListener("message", ({ data }) => show("in", data));
-      this.addEventListener("close", ({ code, reason }) => show("end", `closed ${code} ${reason}`.trim()));
+      this.addEventListener("close", ({ code, reason }) => show("end", JSON.stringify({ type: "closed", code, reason })));
     }
     send(text) {
       show("out", text);
@@ -138,18 +138,21 @@ const frameLine = (way, text) => {
   const frame = parse(text);
   // A token is long, and says nothing to the eye.
   if (frame.token) frame.token = `${frame.token.slice(0, 8)}…`;
-  const { type, room = frame.to?.room ?? "", code } = frame;
+  const { type, room = frame.to?.room, code = "", reason = "" } = frame;
   const now = new Date();
   const time = `${now.toTimeString().slice(0, 8)}.${String(now.getMilliseconds()).padStart(3, "0")}`;
   const size = way === "end" ? "" : `${new TextEncoder().encode(text).length} B`;
-  const cells = { way: "", time, type: code ? `${type} ${code}` : type, room, size };
+  const cells = { way: "", time, type, room: room ?? `${code} ${reason}`.trim(), size };
   const summary = element("summary");
-  for (const [className, text] of Object.entries(cells)) summary.append(element("span", { className, text, title: text }));
+  for (const [className, text] of Object.entries(cells)) {
+    summary.append(element("span", { className, text, title: text }));
+  }
   summary.firstElementChild.setAttribute("role", "img");
   summary.firstElementChild.setAttribute("aria-label", { in: "received", out: "sent", end: "closed" }[way]);
   const details = element("details", { className: way }, summary);
   // Written out only for those who look.
-  details.addEventListener("toggle", () => details.append(element("pre", { text: JSON.stringify(frame, null, 2) })), { once: true });
+  const writeOut = () => details.append(element("pre", { text: JSON.stringify(frame, null, 2) }));
+  details.addEventListener("toggle", writeOut, { once: true });
   return element("li", {}, details);
 };
 
@@ -206,6 +209,7 @@ const openPanel = (user) => {
     part(".why").textContent = now === "open" || now === "connecting" || code === 1000 ? "" : `${code} ${reason}`;
     toggle.textContent = now === "closed" ? "Connect" : "Disconnect";
     panel.querySelectorAll("[data-try]").forEach((button) => (button.disabled = now !== "open"));
+    showMembers();
   };
   const showTime = () => {
     const { retryAt } = socket.status;
@@ -292,15 +296,16 @@ const openPanel = (user) => {
     const { users, members, error } = rooms.get(chosen)?.seen ?? {};
     const names = members?.map((member) => (member.user === user ? `${member.user} (you)` : member.user)).join(", ");
     const who = error ? error.message : (names ?? (users === undefined ? "…" : `${users} users`));
-    write(part(".members"), chosen ? `In ${chosen}: ${who}` : "In no room.");
+    const where = socket.state === "open" ? "In" : "Last seen in";
+    write(part(".members"), chosen ? `${where} ${chosen}: ${who}` : "In no room.");
   };
 
   const show = ({ event, data, room, from = "a backend" }) => {
     const text = typeof data?.text === "string" ? data.text : JSON.stringify(data);
     const what = event === "message" ? "" : `, ${event}`;
     const where = `${room === undefined ? " to you or all" : ` in ${room}`}${what}: `;
-    const line = [element("span", { text: from, className: "from" }), element("span", { text: where, className: "where" }), text];
-    addLine(messages, element("div", {}, ...line));
+    const [who, how] = [{ text: from, className: "from" }, { text: where, className: "where" }];
+    addLine(messages, element("div", {}, element("span", who), element("span", how), text));
   };
   const listen = async () => {
     for (;;) {
@@ -359,7 +364,8 @@ const languages = {
     (body ? `  body: JSON.stringify(${JSON.stringify(body)}),\n` : "") +
     "});",
   Python: (path, body) =>
-    `import json, urllib.request\nurllib.request.urlopen(urllib.request.Request(${JSON.stringify(`http://${backend}${path}`)},\n` +
+    "import json, urllib.request\n" +
+    `urllib.request.urlopen(urllib.request.Request(${JSON.stringify(`http://${backend}${path}`)},\n` +
     `    method="POST", headers={"Authorization": ${JSON.stringify(`Bearer ${key}`)}}` +
     (body ? `,\n    data=json.dumps(${JSON.stringify(body).replaceAll(":true", ":True")}).encode()` : "") +
     "))",
@@ -374,7 +380,8 @@ const showPushes = (language) => {
       const code = element("pre", { text });
       const copy = element("button", { type: "button", text: "Copy", onclick: () => copyFrom(copy, code) });
       copy.setAttribute("aria-label", `Copy: ${title}`);
-      return element("div", { className: "push" }, element("div", { className: "row apart" }, element("h3", { text: title }), copy), code);
+      const head = element("div", { className: "row apart" }, element("h3", { text: title }), copy);
+      return element("div", { className: "push" }, head, code);
     }),
   );
 };
@@ -391,7 +398,8 @@ const copyFrom = async (button, code) => {
 };
 
 for (const [index, language] of Object.keys(languages).entries()) {
-  const radio = element("input", { type: "radio", name: "language", checked: index === 0, onchange: () => showPushes(language) });
+  const radio = element("input", { type: "radio", name: "language", checked: index === 0 });
+  radio.addEventListener("change", () => showPushes(language));
   document.getElementById("languages").append(element("label", {}, radio, element("span", { text: language })));
 }
 showPushes("curl");

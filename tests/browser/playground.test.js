@@ -112,9 +112,9 @@ test("wsgate dev is killed and started again, and both users come back with noth
 test("a connection that is lost is there again, and says why it was away", async (t) => {
   const { alice } = await start(t);
   await alice.getByRole("button", { name: "lose the connection" }).click();
-  await alice.getByText("3000 lost on purpose", { exact: true }).waitFor();
+  await state(alice).getByText("3000 lost on purpose").waitFor();
   await isOpen(alice);
-  await frames(alice).locator("summary", { hasText: "closed 3000" }).waitFor();
+  await frames(alice).locator("summary", { hasText: /closed\s*3000 lost on purpose/ }).waitFor();
 });
 
 test("a token that ends soon is renewed on the open connection", async (t) => {
