@@ -4,7 +4,6 @@
 import {
   createContext,
   createElement,
-  useCallback,
   useContext,
   useEffect,
   useMemo,
@@ -38,7 +37,7 @@ export const SocketProvider = ({ children, socket: given, url, token, ...options
 
 export const useSocket = () => {
   const socket = useContext(Context);
-  if (!socket) throw Error("no <SocketProvider>");
+  if (!socket) throw Error("no SocketProvider");
   return socket;
 };
 
@@ -50,8 +49,8 @@ export const useConnectionState = () => {
 
 export const useRoom = (name) => {
   const socket = useSocket();
-  const publish = useCallback(
-    (...event) => {
+  const publish = useMemo(
+    () => (...event) => {
       // What is published in an effect may come before this component has joined.
       const room = socket.join(name);
       room.leave();
@@ -70,18 +69,17 @@ export const useMembers = (room) => useJoined(nameOf(room), (room, see) => room.
 
 export const useEvent = (...args) => {
   const socket = useSocket();
-  const [hear, event] = args.reverse();
+  const [hear, event, room] = args.reverse();
   const latest = useLatest(hear);
-  const name = nameOf(args[2]);
-  const everywhere = args.length < 3;
+  const name = nameOf(room);
   useEffect(() => {
     const hearLatest = (...news) => latest.current(...news);
-    if (everywhere) return socket.on(event, hearLatest);
+    if (args.length < 3) return socket.on(event, hearLatest);
     if (!name) return;
-    const room = socket.join(name);
-    room.on(event, hearLatest);
-    return room.leave;
-  }, [socket, everywhere, name, event]);
+    const joined = socket.join(name);
+    joined.on(event, hearLatest);
+    return joined.leave;
+  }, [socket, args.length, name, event]);
 };
 
 /** A value of the latest render, for what is called later. */
@@ -96,9 +94,9 @@ const useLatest = (value) => {
 /** Is in a room while mounted, and watches something there. */
 const useJoined = (name, watch) => {
   const socket = useSocket();
-  const seen = useRef({});
-  const subscribe = useCallback(
-    (changed) => {
+  const seen = useRef({ value: UNKNOWN });
+  const subscribe = useMemo(
+    () => (changed) => {
       if (!name) return () => {};
       const room = socket.join(name);
       watch(room, (value) => {
@@ -109,8 +107,8 @@ const useJoined = (name, watch) => {
     },
     [socket, name],
   );
-  const look = () => (name && seen.current.name === name ? seen.current.value : UNKNOWN);
+  const look = () => (seen.current.name === name ? seen.current.value : UNKNOWN);
   return useSyncExternalStore(subscribe, look, look);
 };
 
-const nameOf = (room) => room?.name ?? room;
+const nameOf = (room) => (typeof room === "string" ? room : room?.name);

@@ -19,7 +19,7 @@ const ASLEEP_MS = 35_000;
 const FINAL = /^(44|100[2379])/;
 /** Why there is no connection, and why one is given up. Words are short here: they weigh the most. */
 const AWAY = "no connection";
-const LATE = "no answer in time";
+const LATE = "no answer";
 /** How many events may wait for a `for await` loop. */
 const MAX_UNREAD = 1_000;
 
@@ -107,7 +107,7 @@ export function connect(
   };
 
   const withoutToken = (error) =>
-    error instanceof Unauthorized ? lost({ reason: error.message, retry: "no" }) : lost({ reason: String(error) });
+    lost({ reason: `${error?.message ?? error}`, retry: error instanceof Unauthorized ? "no" : "yes" });
 
   /**
    * Ends an attempt or a connection, and decides how to go on: by a `closing` message, a Close, or what is
@@ -132,9 +132,7 @@ export function connect(
       show(socket, "closed", { code, reason });
     }
 
-    for (const asked of requests.values()) {
-      asked.reject(failure("disconnected", AWAY));
-    }
+    for (const asked of requests.values()) asked.reject(failure("disconnected", AWAY));
     for (const room of rooms.values()) {
       if (!again) refuse(room, notSent());
       else if (room.state === "joined") ask(room);
@@ -263,7 +261,7 @@ export function connect(
     },
     event({ event, data, from, reply_to, room: name }, room) {
       const info = { room: name, from };
-      if (reply_to) info.answer = (data) => request("answer", { reply_to, data }, { queue: false });
+      if (reply_to) info.answer = (data) => request("answer", { reply_to, data });
       tell(socket, "events", data, info, event);
       if (room) tell(room, "events", data, info, event);
     },
@@ -282,9 +280,7 @@ export function connect(
       for (const member of joined) known?.set(member.user, member);
       see(room, { users, members: known && [...known.values()] });
     },
-    joined(message, room) {
-      if (room) enter(room, message);
-    },
+    joined: (message, room) => room && enter(room, message),
     left({ reason, temporary }, room) {
       if (!room) return;
       refuse(room, failure("removed", reason ?? "removed", temporary));
@@ -394,7 +390,7 @@ export function connect(
     return (async function* () {
       try {
         while (events.length || !over) {
-          if (events.length > MAX_UNREAD) throw failure("too_slow", "too slow");
+          if (events.length > MAX_UNREAD) throw failure("too_slow", "too_slow");
           if (events.length) yield events.shift();
           else await new Promise((resolve) => (wake = resolve));
         }
@@ -417,8 +413,8 @@ export function connect(
     return { on, once, events: (event) => unread(ears, event), onState: (hear) => listen(ears, "states", hear) };
   };
 
-  const publish = (to, event, data, options = {}) =>
-    request("publish", { to, event, data, echo: options.echo, echo_scope: options.echo_scope }, options);
+  const publish = (to, event, data, { echo, echo_scope, ...options } = {}) =>
+    request("publish", { to, event, data, echo, echo_scope }, options);
 
   const join = (name) => {
     const room = rooms.get(name) ?? { name, ears: new Set(), tries: 0 };
@@ -460,7 +456,7 @@ export function connect(
     open() {
       if (clock) return;
       // What can never work fails here, and not on every attempt.
-      if (!WebSocket) throw TypeError("no WebSocket");
+      if (!WebSocket) throw Error("no WebSocket");
       address = new URL(url, location);
       address.protocol = address.protocol.replace("http", "ws");
       waits = 0;

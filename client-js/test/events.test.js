@@ -72,7 +72,8 @@ againstBoth("events", (startGateway) => {
     const gateway = await startGateway(t);
     const tabs = [1, 2].map(() => start(t, gateway.url, tokenOf("alice")));
     for (const [index, { socket }] of tabs.entries()) {
-      socket.on("confirm", (data, { answer }) => answer({ ...data, by: index }));
+      // The test may be over before the gateway has thanked for the answer.
+      socket.on("confirm", (data, { answer }) => answer({ ...data, by: index }).catch(() => {}));
     }
     await Promise.all(tabs.map(({ reaches }) => reaches("open")));
     const { replies, missing } = await gateway.request({ to: { user: "alice" }, event: "confirm", data: { order: 7 } });
@@ -195,17 +196,6 @@ describe("`for await`", () => {
     }, /the loop's own/);
     ws.says(event(2));
     for (const events of [left, unread, thrown]) assert.equal((await events.next()).done, true);
-  });
-
-  test("that waits ends when it is told to return", async (t) => {
-    const { socket } = await startOpen(t);
-    const events = socket.events("e");
-    const ends = [];
-    events.next().then(({ done }) => ends.push(done));
-    await settle();
-    events.return();
-    await settle();
-    assert.deepEqual(ends, [true]);
   });
 
   test("is not for one reader alone: each gets all", async (t) => {

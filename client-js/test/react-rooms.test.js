@@ -8,7 +8,7 @@ import { test } from "./support/client.js";
 import { React } from "./support/dom.js";
 import { Heard, hooks, Names, prepare, Status } from "./support/react.js";
 
-const { useRoom } = hooks;
+const { useMembers, useRoom } = hooks;
 const { createElement: h, StrictMode, Suspense, startTransition, useState } = React;
 
 const strictly = (element) => h(StrictMode, null, element);
@@ -68,6 +68,22 @@ describe("useRoom", () => {
     assert.deepEqual(made[0].types(), ["auth", "join", "publish"]);
     await view.render(provide(h(Publishes)));
     assert.equal(functions.size, 1);
+  });
+
+  test("loses nothing that is published in an effect, in StrictMode neither", async (t) => {
+    const { made, open } = prepare(t);
+    const rejected = [];
+    const Publishes = () => {
+      const { publish } = useRoom("a");
+      React.useEffect(() => {
+        publish("message", 1).catch((error) => rejected.push(error));
+      }, [publish]);
+      return null;
+    };
+    const view = await open(h(Publishes), strictly);
+    await view.act(() => made[0].replies("join"));
+    assert.equal(made[0].all("publish").length, 2, "StrictMode runs effects twice");
+    assert.deepEqual(rejected, []);
   });
 
   test("without a name is in no room", async (t) => {
@@ -165,7 +181,10 @@ describe("useMembers", () => {
     await view.act(() => made[0].replies("join"));
     await view.act(() => made[0].replies("members", { users: 1, connections: 1, members: [{ user: "alice" }] }));
     assert.equal(view.text(), "alice;");
-    await view.render(provide(h(Names, { room: "b" })));
-    assert.equal(view.text(), "unknown;");
+    const shown = [];
+    const Shows = ({ room }) => shown.push(`${room} ${useMembers(room).members?.length ?? "unknown"}`) && null;
+    await view.render(provide(h(Shows, { room: "a" })));
+    await view.render(provide(h(Shows, { room: "b" })));
+    assert.deepEqual([...new Set(shown)], ["a unknown", "a 1", "b unknown"]);
   });
 });

@@ -131,16 +131,6 @@ for (const refused of [401, 503]) {
   });
 }
 
-test("an upgrade that is not answered does not keep anybody from closing", async (t) => {
-  const fake = await startFake(t);
-  fake.upgrades = "nothing";
-  const { socket, states } = start(t, fake.url, tokenOf("alice"));
-  await until(() => fake.attempts);
-  socket.close();
-  await until(() => fake.open() === 0, "the TCP connection to end");
-  assert.deepEqual(states.map(({ state, code }) => ({ state, code })), [{ state: "closed", code: 1000 }]);
-});
-
 test("TCP that ends at any point is survived", async (t) => {
   const fake = await startFake(t);
   const { socket, states, reaches } = start(t, fake.url, () => tokenOf("alice"), { backoff: { min: 5, max: 10 } });
