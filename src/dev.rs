@@ -50,15 +50,15 @@ impl Dev {
     ) -> Result<Self, DevError> {
         let jwt_secret = jwt_secret.map_or_else(random_secret::<32>, Ok)?;
         let api_key = api_key.map_or_else(random_secret::<16>, Ok)?;
-        let alice = token(&jwt_secret, "alice", TOKEN_LIFE)?;
+        let alice = token(&jwt_secret, "alice", TOKEN_LIFE, everything())?;
         Ok(Self { jwt_secret, api_key, alice, public, backend })
     }
 
     /// The configuration: tokens decide about rooms, in which one sees who is there.
     pub fn config(&self) -> Config {
         let mut config = Config::new(self.jwt_secret.clone(), self.api_key.clone());
-        let shown = |rule| RoomRule { presence: true, ..rule };
-        config.rooms = RoomRule::by_grant().map(shown).into();
+        let [personal, others] = RoomRule::by_grant();
+        config.rooms = vec![personal, RoomRule { presence: true, ..others }];
         config.origins = Origins::loopback();
         config.weak_secrets = true;
         config
@@ -109,8 +109,8 @@ impl Dev {
         site::routes(self)
     }
 
-    fn token(&self, user: &str, life: Duration) -> Result<String, DevError> {
-        token(&self.jwt_secret, user, life)
+    fn token(&self, user: &str, life: Duration, grants: Grants) -> Result<String, DevError> {
+        token(&self.jwt_secret, user, life, grants)
     }
 
     fn page(&self) -> String {
@@ -128,12 +128,16 @@ fn random_secret<const BYTES: usize>() -> Result<Secret, getrandom::Error> {
     Ok(Secret::new(BASE64_URL_SAFE_NO_PAD.encode(bytes)))
 }
 
-fn token(secret: &Secret, user: &str, life: Duration) -> Result<String, DevError> {
+fn token(secret: &Secret, user: &str, life: Duration, grants: Grants) -> Result<String, DevError> {
     let exp = (Clock::system().unix() + life).as_secs() as f64;
+    Ok(mint(secret, &Claims { sub: user.to_owned(), exp, nbf: None, grants })?)
+}
+
+fn everything() -> Grants {
     let mut grants = Grants::default();
     // The text is ours, and right.
     let _added = grants.add("*=join,publish,members");
-    Ok(mint(secret, &Claims { sub: user.to_owned(), exp, nbf: None, grants })?)
+    grants
 }
 
 /// A key that came from the environment may have anything in it.

@@ -37,7 +37,9 @@ const decode = (part) => {
 /** What a token says of itself: its parts, or why it is none. */
 const read = (token) => {
   const parts = token.trim().split(".");
-  if (parts.length !== 3) return { wrong: `This is not a JWT: it has ${parts.length} of 3 parts with dots between them.` };
+  if (parts.length !== 3) {
+    return { wrong: `This is not a JWT: it has ${parts.length} of 3 parts with dots between them.` };
+  }
   try {
     const [header, claims] = parts.slice(0, 2).map(decode);
     return { header, claims, ...verdict(header, claims) };
@@ -54,23 +56,53 @@ const verdict = ({ alg }, { sub, exp, nbf }) => {
   if (typeof exp !== "number") return { wrong: "It has no `exp`: a token has to end." };
   if (exp <= now) return { wrong: `It ended ${span(now - exp)} ago.` };
   if (nbf > now + 5) return { wrong: `It begins in ${span(nbf - now)} only.` };
-  return { right: `It says to be ${sub}, for ${span(exp - now)} more. Whether its signature is right, only the gateway can tell.` };
+  return { right: `It says to be ${sub}. Whether its signature is right, only the gateway can tell.` };
 };
 
 const span = (s) => {
   if (s < 120) return `${Math.ceil(s)} s`;
-  return s < 7200 ? `${Math.round(s / 60)} minutes` : s < 172_800 ? `${Math.round(s / 3600)} hours` : `${Math.round(s / 86_400)} days`;
+  if (s < 7200) return `${Math.round(s / 60)} minutes`;
+  return s < 172_800 ? `${Math.round(s / 3600)} hours` : `${Math.round(s / 86_400)} days`;
 };
+
+/** How long a token goes on. */
+const left = (claims) => {
+  if (typeof claims?.exp !== "number") return "";
+  const rest = claims.exp - Date.now() / 1000;
+  return rest > 0 ? `ends in ${span(rest)}` : `ended ${span(-rest)} ago`;
+};
+
+/** Writes only what is new: a screen reader, or who selects text, is not disturbed. */
+const write = (place, text) => {
+  if (place.textContent !== text) place.textContent = text;
+};
+
+/** Asks the gateway for its verdict on a token, by a connection that ends at once. */
+const ask = (token) =>
+  new Promise((resolve) => {
+    const socket = new WebSocket(new URL("/ws", location.href.replace("http", "ws")));
+    socket.onopen = () => socket.send(JSON.stringify({ type: "auth", token }));
+    socket.onmessage = ({ data }) => {
+      const { type, user } = JSON.parse(data);
+      if (type === "welcome") resolve({ right: `The gateway takes it: this is ${user}.` });
+      socket.close();
+    };
+    // After a welcome this changes nothing.
+    socket.onclose = ({ code, reason }) => resolve({ wrong: `The gateway refuses it: ${`${code} ${reason}`.trim()}` });
+  });
+
+const verdictLine = ({ wrong, right }) =>
+  element("p", { text: wrong ?? right, className: wrong ? "verdict bad" : "verdict" });
 
 /** Shows a token's header and claims in words. */
 const inspect = (place, token) => {
-  const { header, claims, wrong, right } = read(token);
+  const { header, claims, ...verdict } = read(token);
   const list = element("dl", { className: "claims" });
   for (const [name, value] of Object.entries({ ...header, ...claims })) {
     const time = ["exp", "nbf", "iat"].includes(name) && ` (${new Date(value * 1000).toLocaleString()})`;
     list.append(element("dt", { text: name }), element("dd", { text: JSON.stringify(value) + (time || "") }));
   }
-  place.replaceChildren(element("p", { text: wrong ?? right, className: wrong ? "verdict bad" : "verdict" }), ...(claims ? [list] : []));
+  place.replaceChildren(verdictLine(verdict), ...(claims ? [list] : []));
   return claims;
 };
 
@@ -85,7 +117,7 @@ const shownBy = (show) =>
     constructor(url) {
       super(url);
       this.addEventListener("message", ({ data }) => show("in", data));
-      this.addEventListener("close", ({ code, reason }) => show("end", `closed ${code} ${reason}`.trim()));
+      this.addEventListener("close", ({ code, reason }) => show("end", JSON.stringify({ type: "closed", code, reason })));
     }
     send(text) {
       show("out", text);
@@ -106,18 +138,21 @@ const frameLine = (way, text) => {
   const frame = parse(text);
   // A token is long, and says nothing to the eye.
   if (frame.token) frame.token = `${frame.token.slice(0, 8)}…`;
-  const { type, room = frame.to?.room ?? "", code } = frame;
+  const { type, room = frame.to?.room, code = "", reason = "" } = frame;
   const now = new Date();
   const time = `${now.toTimeString().slice(0, 8)}.${String(now.getMilliseconds()).padStart(3, "0")}`;
   const size = way === "end" ? "" : `${new TextEncoder().encode(text).length} B`;
-  const cells = { way: "", time, type: code ? `${type} ${code}` : type, room, size };
+  const cells = { way: "", time, type, room: room ?? `${code} ${reason}`.trim(), size };
   const summary = element("summary");
-  for (const [className, text] of Object.entries(cells)) summary.append(element("span", { className, text, title: text }));
+  for (const [className, text] of Object.entries(cells)) {
+    summary.append(element("span", { className, text, title: text }));
+  }
   summary.firstElementChild.setAttribute("role", "img");
   summary.firstElementChild.setAttribute("aria-label", { in: "received", out: "sent", end: "closed" }[way]);
   const details = element("details", { className: way }, summary);
   // Written out only for those who look.
-  details.addEventListener("toggle", () => details.append(element("pre", { text: JSON.stringify(frame, null, 2) })), { once: true });
+  const writeOut = () => details.append(element("pre", { text: JSON.stringify(frame, null, 2) }));
+  details.addEventListener("toggle", writeOut, { once: true });
   return element("li", {}, details);
 };
 
@@ -174,11 +209,12 @@ const openPanel = (user) => {
     part(".why").textContent = now === "open" || now === "connecting" || code === 1000 ? "" : `${code} ${reason}`;
     toggle.textContent = now === "closed" ? "Connect" : "Disconnect";
     panel.querySelectorAll("[data-try]").forEach((button) => (button.disabled = now !== "open"));
+    showMembers();
   };
   const showTime = () => {
     const { retryAt } = socket.status;
-    part(".countdown").textContent = retryAt ? `again in ${seconds(Math.max(0, retryAt - Date.now()))} s` : "";
-    part(".left").textContent = claims ? `ends in ${span(Math.max(0, claims.exp - Date.now() / 1000))}` : "";
+    write(part(".countdown"), retryAt ? `again in ${seconds(Math.max(0, retryAt - Date.now()))} s` : "");
+    write(part(".left"), left(claims));
   };
   socket.onState(showState);
   setInterval(showTime, 200);
@@ -211,23 +247,33 @@ const openPanel = (user) => {
   let chosen;
   const note = (text) => addLine(messages, element("div", {}, element("span", { text, className: "note" })));
 
+  /** What is shown of a room; it stays the same element as long as one is there, and so keeps the focus. */
+  const chip = (name) => {
+    const pick = element("button", { type: "button", text: name, onclick: () => choose(name) });
+    const away = element("button", { type: "button", text: "×", onclick: () => leave(name) });
+    away.setAttribute("aria-label", `Leave ${name}`);
+    return { pick, item: element("li", {}, pick, away) };
+  };
   const enter = (name) => {
     if (rooms.has(name)) return choose(name);
-    const room = socket.join(name);
-    rooms.set(name, { room });
-    room.onState((status) => {
+    const entry = { room: socket.join(name), ...chip(name) };
+    rooms.set(name, entry);
+    chips.append(entry.item);
+    entry.room.onState((status) => {
       if (status.state === "refused" && socket.state !== "closed") note(`${name}: ${status.code}: ${status.reason}`);
       showRooms();
     });
-    room.onMembers((seen) => {
-      rooms.get(name).seen = seen;
+    entry.room.onMembers((seen) => {
+      entry.seen = seen;
       showMembers();
     });
     choose(name);
   };
   const leave = (name) => {
-    rooms.get(name).room.leave();
+    const { room, item } = rooms.get(name);
+    room.leave();
     rooms.delete(name);
+    item.remove();
     if (chosen === name) chosen = rooms.keys().next().value;
     showRooms();
     showMembers();
@@ -240,33 +286,26 @@ const openPanel = (user) => {
   };
 
   const showRooms = () => {
-    const focused = document.activeElement?.dataset?.room;
-    chips.replaceChildren(
-      ...[...rooms].map(([name, { room }]) => {
-        const pick = element("button", { type: "button", text: name, className: `choose ${room.state}`, onclick: () => choose(name) });
-        pick.dataset.room = name;
-        pick.setAttribute("aria-pressed", name === chosen);
-        const away = element("button", { type: "button", text: "×", onclick: () => leave(name) });
-        away.setAttribute("aria-label", `Leave ${name}`);
-        if (name === focused) queueMicrotask(() => pick.focus());
-        return element("li", {}, pick, away);
-      }),
-    );
+    for (const [name, { room, pick }] of rooms) {
+      pick.className = `choose ${room.state}`;
+      pick.setAttribute("aria-pressed", name === chosen);
+    }
     send.querySelector("button").disabled = !chosen;
   };
   const showMembers = () => {
     const { users, members, error } = rooms.get(chosen)?.seen ?? {};
     const names = members?.map((member) => (member.user === user ? `${member.user} (you)` : member.user)).join(", ");
     const who = error ? error.message : (names ?? (users === undefined ? "…" : `${users} users`));
-    part(".members").textContent = chosen ? `In ${chosen}: ${who}` : "In no room.";
+    const where = socket.state === "open" ? "In" : "Last seen in";
+    write(part(".members"), chosen ? `${where} ${chosen}: ${who}` : "In no room.");
   };
 
   const show = ({ event, data, room, from = "a backend" }) => {
     const text = typeof data?.text === "string" ? data.text : JSON.stringify(data);
     const what = event === "message" ? "" : `, ${event}`;
     const where = `${room === undefined ? " to you or all" : ` in ${room}`}${what}: `;
-    const line = [element("span", { text: from, className: "from" }), element("span", { text: where, className: "where" }), text];
-    addLine(messages, element("div", {}, ...line));
+    const [who, how] = [{ text: from, className: "from" }, { text: where, className: "where" }];
+    addLine(messages, element("div", {}, element("span", who), element("span", how), text));
   };
   const listen = async () => {
     for (;;) {
@@ -325,7 +364,8 @@ const languages = {
     (body ? `  body: JSON.stringify(${JSON.stringify(body)}),\n` : "") +
     "});",
   Python: (path, body) =>
-    `import json, urllib.request\nurllib.request.urlopen(urllib.request.Request(${JSON.stringify(`http://${backend}${path}`)},\n` +
+    "import json, urllib.request\n" +
+    `urllib.request.urlopen(urllib.request.Request(${JSON.stringify(`http://${backend}${path}`)},\n` +
     `    method="POST", headers={"Authorization": ${JSON.stringify(`Bearer ${key}`)}}` +
     (body ? `,\n    data=json.dumps(${JSON.stringify(body).replaceAll(":true", ":True")}).encode()` : "") +
     "))",
@@ -340,7 +380,8 @@ const showPushes = (language) => {
       const code = element("pre", { text });
       const copy = element("button", { type: "button", text: "Copy", onclick: () => copyFrom(copy, code) });
       copy.setAttribute("aria-label", `Copy: ${title}`);
-      return element("div", { className: "push" }, element("div", { className: "row apart" }, element("h3", { text: title }), copy), code);
+      const head = element("div", { className: "row apart" }, element("h3", { text: title }), copy);
+      return element("div", { className: "push" }, head, code);
     }),
   );
 };
@@ -357,17 +398,30 @@ const copyFrom = async (button, code) => {
 };
 
 for (const [index, language] of Object.keys(languages).entries()) {
-  const radio = element("input", { type: "radio", name: "language", checked: index === 0, onchange: () => showPushes(language) });
+  const radio = element("input", { type: "radio", name: "language", checked: index === 0 });
+  radio.addEventListener("change", () => showPushes(language));
   document.getElementById("languages").append(element("label", {}, radio, element("span", { text: language })));
 }
 showPushes("curl");
 
-const pasted = document.getElementById("pasted");
+const [pasted, asking, pastedLeft, inspected] = ["pasted", "ask", "pasted-left", "inspected"].map((id) =>
+  document.getElementById(id),
+);
+let pastedClaims;
 pasted.addEventListener("input", () => {
-  const place = document.getElementById("inspected");
-  if (pasted.value.trim()) inspect(place, pasted.value);
-  else place.replaceChildren();
+  const text = pasted.value.trim();
+  asking.disabled = !text;
+  pastedClaims = text ? inspect(inspected, text) : inspected.replaceChildren();
 });
+asking.addEventListener("click", async () => {
+  const text = pasted.value.trim();
+  const said = await ask(text);
+  // Meanwhile there may be another.
+  if (pasted.value.trim() !== text) return;
+  inspect(inspected, text);
+  inspected.prepend(verdictLine(said));
+});
+setInterval(() => write(pastedLeft, left(pastedClaims)), 200);
 
 openPanel("alice");
 openPanel("bob");

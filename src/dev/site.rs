@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{Query, Request, State};
+use axum::extract::{RawQuery, Request, State};
 use axum::http::header::{
     ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, HeaderMap, HeaderName,
     ORIGIN, REFERRER_POLICY, VARY, X_CONTENT_TYPE_OPTIONS,
@@ -12,12 +12,12 @@ use axum::http::header::{
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use serde::Deserialize;
 
+use crate::auth::Grants;
 use crate::config::Origins;
 use crate::protocol::{ErrorCode, Problem, Refusal, UserId};
 
-use super::{Dev, TOKEN_LIFE};
+use super::{Dev, TOKEN_LIFE, everything};
 
 /// Nothing but the files of this site and the gateway, and no script or style inside the page.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; \
@@ -76,29 +76,52 @@ fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     headers.get(name).and_then(|value| value.to_str().ok())
 }
 
-/// For whom a token is to be, and for how many seconds.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+/// What a token is to be like.
 struct Wanted {
     user: UserId,
-    expires_in: Option<u64>,
+    life: Duration,
+    grants: Grants,
 }
 
-/// `GET /dev/token?user=alice`: a token that may do anything.
-async fn token(
-    State(dev): State<Arc<Dev>>,
-    wanted: Result<Query<Wanted>, axum::extract::rejection::QueryRejection>,
-) -> Result<Response, Problem> {
-    let Query(Wanted { user, expires_in }) = wanted.map_err(|rejection| {
-        let why = std::error::Error::source(&rejection).map_or_else(|| rejection.body_text(), ToString::to_string);
-        Problem::new(ErrorCode::InvalidField, format!("ask with ?user=alice, and &expires_in=60 if need be: {why}"))
-    })?;
-    let seconds = expires_in.unwrap_or(TOKEN_LIFE.as_secs());
-    if !(1..=MAX_TOKEN_LIFE).contains(&seconds) {
-        let why = format!("must be from 1 to {MAX_TOKEN_LIFE} seconds");
-        return Err(Refusal::invalid("expires_in", &why).into());
+impl Wanted {
+    /// Reads a query, as `user=alice&expires_in=60&grants={"chat:*":["join"]}`.
+    fn parse(query: &str) -> Result<Self, Refusal> {
+        let (mut user, mut life, mut grants) = (None, None, None);
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+            let twice = match &*name {
+                "user" => user.replace(value.parse().map_err(|why: String| Refusal::invalid("user", &why))?).is_some(),
+                "expires_in" => life.replace(seconds(&value)?).is_some(),
+                "grants" => {
+                    let read = serde_json::from_str(&value);
+                    let wrong = |why| Refusal::invalid("grants", &format!("are not grants: {why}"));
+                    grants.replace(read.map_err(wrong)?).is_some()
+                }
+                _ => {
+                    let why = format!("there is no parameter `{name}` here: there are user, expires_in and grants");
+                    return Err(Refusal::of(ErrorCode::UnknownField, name.into_owned(), why));
+                }
+            };
+            if twice {
+                let why = format!("`{name}` is there twice");
+                return Err(Refusal::of(ErrorCode::DuplicateField, name.into_owned(), why));
+            }
+        }
+        let missing = || Refusal::of(ErrorCode::MissingField, "user", "`user` is missing: ask with ?user=alice");
+        let grants = grants.unwrap_or_else(everything);
+        Ok(Self { user: user.ok_or_else(missing)?, life: life.unwrap_or(TOKEN_LIFE), grants })
     }
-    let token = dev.token(user.as_str(), Duration::from_secs(seconds));
+}
+
+fn seconds(text: &str) -> Result<Duration, Refusal> {
+    let seconds = text.parse().ok().filter(|seconds| (1..=MAX_TOKEN_LIFE).contains(seconds));
+    let why = format!("must be a whole number from 1 to {MAX_TOKEN_LIFE}");
+    seconds.map(Duration::from_secs).ok_or_else(|| Refusal::invalid("expires_in", &why))
+}
+
+/// `GET /dev/token?user=alice`: a token, which may do anything if no grants are asked for.
+async fn token(State(dev): State<Arc<Dev>>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
+    let Wanted { user, life, grants } = Wanted::parse(&query.unwrap_or_default())?;
+    let token = dev.token(user.as_str(), life, grants);
     let token = token.map_err(|error| Problem::new(ErrorCode::InvalidField, error.to_string()))?;
     Ok(([(CACHE_CONTROL, "no-store")], token).into_response())
 }

@@ -485,6 +485,7 @@ async fn dev_gives_tokens_to_pages_of_this_machine_and_to_no_others() {
     for path in [alice, "/", "/playground.js", "/playground.css"] {
         assert_eq!(dev_get(&running, path, "localhost:8080", None).await.status(), 200, "{path}");
         assert_eq!(dev_get(&running, path, "[::1]:8080", None).await.status(), 200, "{path}");
+        assert_eq!(dev_get(&running, path, "127.0.0.2:8080", None).await.status(), 200, "{path}");
         let stranger = dev_get(&running, path, "evil.example", None).await;
         assert_eq!(stranger.status(), 404, "{path}: a stranger's name for this machine");
     }
@@ -504,18 +505,26 @@ async fn dev_gives_tokens_to_pages_of_this_machine_and_to_no_others() {
     let mut socket = Client::dial(running.public.parse().unwrap(), &format!("/ws?token={short}")).await;
     let left = socket.receive().await["expires_in"].as_u64().unwrap();
     assert!((1..=60).contains(&left), "{left}");
+    let grants = r#"{"chat:*":["join"]}"#;
+    let few = dev_get(&running, &format!("/dev/token?user=bob&grants={grants}"), "localhost", None).await;
+    let mut bob = running.connect(&few.text().await.unwrap()).await;
+    bob.join("chat:1").await;
+    assert_eq!(bob.request(json!({"type": "join", "room": "lobby"})).await["code"], "forbidden");
     for (query, field) in [
         ("?user=alice&expires_in=0", "expires_in"),
         ("?user=alice&expires_in=86401", "expires_in"),
         ("?user=alice&expires_in=soon", "expires_in"),
         ("?user=", "user"),
         ("?user=alice&usr=bob", "usr"),
+        ("?user=alice&user=bob", "user"),
+        ("?user=alice&grants=all", "grants"),
+        (r#"?user=alice&grants={"*":["fly"]}"#, "grants"),
         ("", "user"),
     ] {
         let answer = dev_get(&running, &format!("/dev/token{query}"), "localhost", None).await;
         assert_eq!(answer.status(), 400, "{query}");
         let problem: Value = answer.json().await.unwrap();
-        assert!(problem.to_string().contains(field), "{query}: {problem}");
+        assert_eq!(problem["field"], field, "{query}: {problem}");
     }
     running.terminate().await;
 }
