@@ -7,7 +7,7 @@ import { connect } from "./wsgate.js";
 const OWN = ["connect", "connect_error", "disconnect", "reconnect", "reconnect_attempt"];
 
 export function io(url = "/", options = {}) {
-  if (typeof url === "object") return io(undefined, url);
+  if (typeof url === "object" && !(url instanceof URL)) return io(undefined, url);
   const { path = "/ws", autoConnect = true, reconnection = true, query, ...more } = options;
   const { join = ["joinRoom"], leave = ["leaveRoom"] } = options.rooms ?? {};
 
