@@ -104,7 +104,7 @@ impl Dev {
     }
 
     /// A page where alice and bob talk, and tokens for whoever asks on this machine: for
-    /// [`Gateway::with_routes`](crate::Gateway::with_routes).
+    /// `Gateway::with_routes`.
     pub fn routes(&self) -> Router {
         site::routes(self)
     }
