@@ -67,21 +67,6 @@ describe("a connection", () => {
     assert.notEqual(socket.state, "open");
   });
 
-  test("of which nobody says welcome is given up after 10 s, and tried again", async (t) => {
-    const clock = virtualTime(t);
-    const fake = await startFake(t);
-    fake.mute = true;
-    const { reaches } = start(t, fake.url, () => tokenOf("alice", { seconds: 3_600 }));
-    const first = await fake.connected();
-    await first.frame("auth");
-    fake.mute = false;
-    await clock.pass(10_000);
-    assert.match((await reaches("waiting")).reason, /no welcome/);
-    await clock.pass(100);
-    await reaches("open");
-    await until(() => first.ended, "the first connection to end");
-  });
-
   test("that went silent far away is noticed, and left for another", async (t) => {
     const clock = virtualTime(t);
     const fake = await startFake(t);

@@ -2,6 +2,8 @@
 
 import assert from "node:assert/strict";
 
+import { WebSocket as OfPackage } from "ws";
+
 import { againstBoth, hearing, QUICK, refusal, start, startFake, test, tokenOf, until } from "./support/client.js";
 import { settle } from "./support/clock.js";
 
@@ -78,6 +80,21 @@ againstBoth("rooms", (startGateway) => {
     const heard = hearing(again, "e");
     await again.publish("e", 1);
     await heard.upTo(1);
+  });
+
+  test("the class of the package `ws` will do where there is none, as in Node 20", async (t) => {
+    const gateway = await startGateway(t);
+    const { socket, reaches } = start(t, gateway.url, () => tokenOf("alice"), { WebSocket: OfPackage });
+    const room = socket.join("a");
+    const { upTo } = hearing(room, "e");
+    await room.publish("e", 1);
+    await upTo(1);
+    await gateway.kill();
+    await reaches("waiting");
+    await gateway.restart();
+    await room.ready;
+    await room.publish("e", 2);
+    assert.deepEqual((await upTo(2)).map(({ data }) => data), [1, 2]);
   });
 
   test("says how it is with a room: joining, joined, left", async (t) => {
