@@ -9,7 +9,8 @@ export type SocketProviderProps = { children?: ReactNode } & (
 
 /**
  * Gives a socket to all components inside. Connected while mounted; another `url`, or another `token` if
- * that is a string, makes another connection. Without a `token` yet, as `undefined`, there is none. Of the other options those of the first render count.
+ * that is a string, makes another connection. Without a `token` yet, as `undefined`, there is none. Of the
+ * other options those of the first render count.
  */
 export function SocketProvider(props: SocketProviderProps): ReactNode;
 
@@ -27,15 +28,21 @@ export interface RoomView<Events extends object = EventMap> extends RoomStatus {
 }
 
 /** A room's name, or what `useRoom` has given; none if there is no room yet. */
-export type RoomLike = string | { name: string | null | undefined } | null | undefined;
+export type RoomLike = string | RoomView<any> | { name: string | null | undefined; publish?: undefined } | null | undefined;
 
 /** Is in a room while mounted. Several components may be in the same one. */
 export function useRoom<Events extends object = EventMap>(name: string | null | undefined): RoomView<Events>;
 
 /** Hears an event while mounted, from anywhere. Always calls the latest `hear`, which need not be memoized. */
 export function useEvent<Data = any>(event: string, hear: (data: Data, info: EventInfo) => void): void;
+/** Is in a room while mounted, and hears its events of one name. What `useRoom<Events>` gives knows their data. */
+export function useEvent<Events extends object, Name extends keyof Events & string>(
+  room: RoomView<Events>,
+  event: Name,
+  hear: (data: Events[Name], info: EventInfo) => void,
+): void;
 /** Is in a room while mounted, and hears its events of one name. */
-export function useEvent<Data = any>(room: RoomLike, event: string, hear: (data: Data, info: EventInfo) => void): void;
+export function useEvent<Data = any>(room: Exclude<RoomLike, RoomView<any>>, event: string, hear: (data: Data, info: EventInfo) => void): void;
 
 /** Is in a room while mounted, and sees who else is. */
 export function useMembers(room: RoomLike): Members;

@@ -4,10 +4,8 @@
 import {
   createContext,
   createElement,
-  useCallback,
   useContext,
   useEffect,
-  useLayoutEffect,
   useMemo,
   useRef,
   useSyncExternalStore,
@@ -15,7 +13,6 @@ import {
 import { connect } from "./wsgate.js";
 
 const Context = createContext();
-const JOINING = { state: "joining" };
 const UNKNOWN = {};
 
 export const SocketProvider = ({ children, socket: given, url, token, ...options }) => {
@@ -23,18 +20,16 @@ export const SocketProvider = ({ children, socket: given, url, token, ...options
   const renewable = typeof token === "function";
   const socket = useMemo(
     () => given ?? connect(url, { ...options, token: renewable ? (ask) => latest.current(ask) : token, open: false }),
-    [given, renewable, JSON.stringify([url, token])],
+    [given, renewable, `${url} ${JSON.stringify(token)}`],
   );
-  const mounted = useRef();
-  // Before the effects of the components inside, which may publish something.
-  useLayoutEffect(() => {
+  useEffect(() => {
     if (given || token === undefined) return;
-    mounted.current = socket;
+    socket.mounted = true;
     socket.open();
     return () => {
-      mounted.current = undefined;
+      socket.mounted = false;
       // Whoever is mounted again in the same breath, as by StrictMode, keeps the connection.
-      queueMicrotask(() => mounted.current === socket || socket.close());
+      queueMicrotask(() => socket.mounted || socket.close());
     };
   }, [socket]);
   return createElement(Context.Provider, { value: socket }, children);
@@ -42,7 +37,7 @@ export const SocketProvider = ({ children, socket: given, url, token, ...options
 
 export const useSocket = () => {
   const socket = useContext(Context);
-  if (!socket) throw Error("no <SocketProvider>");
+  if (!socket) throw Error("no SocketProvider");
   return socket;
 };
 
@@ -54,8 +49,8 @@ export const useConnectionState = () => {
 
 export const useRoom = (name) => {
   const socket = useSocket();
-  const publish = useCallback(
-    (...event) => {
+  const publish = useMemo(
+    () => (...event) => {
       // What is published in an effect may come before this component has joined.
       const room = socket.join(name);
       room.leave();
@@ -63,42 +58,45 @@ export const useRoom = (name) => {
     },
     [socket, name],
   );
-  return { ...useJoined(name, watchState, JOINING), name, publish };
+  const status = useJoined(name, (room, see) => {
+    see(room.status);
+    room.onState(see);
+  });
+  return { state: "joining", ...status, name, publish };
 };
 
-export const useMembers = (room) => useJoined(nameOf(room), watchMembers, UNKNOWN);
+export const useMembers = (room) => useJoined(nameOf(room), (room, see) => room.onMembers(see));
 
 export const useEvent = (...args) => {
   const socket = useSocket();
-  const [hear, event] = args.reverse();
+  const [hear, event, room] = args.reverse();
   const latest = useLatest(hear);
-  const name = nameOf(args[2]);
-  const everywhere = args.length < 3;
+  const name = nameOf(room);
   useEffect(() => {
     const hearLatest = (...news) => latest.current(...news);
-    if (everywhere) return socket.on(event, hearLatest);
+    if (args.length < 3) return socket.on(event, hearLatest);
     if (!name) return;
-    const room = socket.join(name);
-    room.on(event, hearLatest);
-    return room.leave;
-  }, [socket, everywhere, name, event]);
+    const joined = socket.join(name);
+    joined.on(event, hearLatest);
+    return joined.leave;
+  }, [socket, args.length, name, event]);
 };
 
 /** A value of the latest render, for what is called later. */
 const useLatest = (value) => {
   const latest = useRef(value);
-  useLayoutEffect(() => {
+  useEffect(() => {
     latest.current = value;
   });
   return latest;
 };
 
-/** Is in a room while mounted, and watches something there; `unknown` until it has been seen. */
-const useJoined = (name, watch, unknown) => {
+/** Is in a room while mounted, and watches something there. */
+const useJoined = (name, watch) => {
   const socket = useSocket();
-  const seen = useRef();
-  const subscribe = useCallback(
-    (changed) => {
+  const seen = useRef({ value: UNKNOWN });
+  const subscribe = useMemo(
+    () => (changed) => {
       if (!name) return () => {};
       const room = socket.join(name);
       watch(room, (value) => {
@@ -109,15 +107,8 @@ const useJoined = (name, watch, unknown) => {
     },
     [socket, name],
   );
-  const look = () => (seen.current?.name === name ? seen.current.value : unknown);
-  return useSyncExternalStore(subscribe, look, () => unknown);
+  const look = () => (seen.current.name === name ? seen.current.value : UNKNOWN);
+  return useSyncExternalStore(subscribe, look, look);
 };
 
-const watchState = (room, see) => {
-  see(room.status);
-  room.onState(see);
-};
-
-const watchMembers = (room, see) => room.onMembers(see);
-
-const nameOf = (room) => room?.name ?? room;
+const nameOf = (room) => (typeof room === "string" ? room : room?.name);

@@ -171,5 +171,5 @@ export { io as connect, io as default };
 const wordFor = (state, code, reason) => {
   if (code === 1000) return "io client disconnect";
   if (state === "closed") return "io server disconnect";
-  return code === 4504 || reason === "connection silent" ? "ping timeout" : "transport close";
+  return code === 4504 || reason === "no answer" ? "ping timeout" : "transport close";
 };

@@ -139,6 +139,9 @@ export type EventMap = Record<string, any>;
 
 type NameOf<Events> = keyof Events & string;
 
+/** Each event of an application, with its data: where `event` is looked at, the type of `data` is known. */
+export type AnyEvent<Events> = { [Name in NameOf<Events>]: Event<Name, Events[Name]> }[NameOf<Events>];
+
 /** The arguments after an event's name. Data that may be undefined may be left out. */
 type DataAnd<Data, Options> = undefined extends Data ? [data?: Data, options?: Options] : [data: Data, options?: Options];
 
@@ -152,7 +155,7 @@ interface Hearing<Events> {
    * Events from now on, of one name or all, for `for await`. It ends when the room is left or the
    * socket closed. If more than 1,000 wait to be read, it throws `too_slow`.
    */
-  events(): AsyncIterableIterator<Event>;
+  events(): AsyncIterableIterator<AnyEvent<Events>>;
   events<Name extends NameOf<Events>>(event: Name): AsyncIterableIterator<Event<Name, Events[Name]>>;
 }
 
@@ -255,6 +258,6 @@ export interface Options {
  * Connects to a gateway, and keeps connected.
  *
  * @param url the gateway's `/ws`: ws, wss, http or https, or relative to the page.
- * @throws TypeError if the URL is none or there is no WebSocket.
+ * @throws Error if the URL is none or there is no WebSocket; with `open: false`, `open()` does.
  */
 export function connect<Events extends object = EventMap>(url: string | URL, options: Options): Socket<Events>;

@@ -12,6 +12,14 @@ const SILENT = 70;
 const PROBE = 4;
 /** Whoever was away for so long is gone for the gateway: it has had no pong. */
 const ASLEEP_MS = 35_000;
+/**
+ * Codes of a Close after which coming back unchanged would fail again, where there is no `closing` message, as from
+ * a proxy. The four standard ones say that what we sent was wrong.
+ */
+const FINAL = /^(44|100[2379])/;
+/** Why there is no connection, and why one is given up. Words are short here: they weigh the most. */
+const AWAY = "no connection";
+const LATE = "no answer";
 /** How many events may wait for a `for await` loop. */
 const MAX_UNREAD = 1_000;
 
@@ -72,7 +80,8 @@ export function connect(
     const mine = ++era;
     const unlessOver = (act) => (event) => mine === era && act(event);
     // Some WebSockets fail without any event, and a token function may hang.
-    timer = setTimeout(lost, CONNECT_LIMIT_MS, 1006, "no welcome in time");
+    timer = setTimeout(lost, CONNECT_LIMIT_MS, { reason: LATE });
+    ticked = Date.now();
     show(socket, "connecting");
     try {
       // Whoever closes in the same breath, as React's StrictMode does, has opened nothing.
@@ -84,8 +93,8 @@ export function connect(
       // In a frame, since an address ends up in logs. Where there should be a token, the gateway says so.
       ws.onopen = unlessOver(() => proof === null || send({ type: "auth", ...proof }));
       ws.onmessage = unlessOver(({ data }) => receive(data));
-      // Node before 23 has no `close` after an error, which has no code.
-      ws.onclose = ws.onerror = unlessOver(({ code = 1006, reason = "connection failed" }) => lost(code, reason));
+      // Node before 23 has no `close` after an `error`.
+      ws.onclose = ws.onerror = unlessOver(lost);
     } catch (error) {
       unlessOver(withoutToken)(error);
     }
@@ -97,31 +106,33 @@ export function connect(
     return typeof proof === "string" ? { token: proof } : proof;
   };
 
-  const withoutToken = (error) => lost(1006, String(error), undefined, error instanceof Unauthorized ? "no" : "yes");
+  const withoutToken = (error) =>
+    lost({ reason: `${error?.message ?? error}`, retry: error instanceof Unauthorized ? "no" : "yes" });
 
-  /** Ends an attempt or a connection, and decides how to go on. */
-  const lost = (code, reason, retryInMs, retry = retryAfter(code)) => {
+  /**
+   * Ends an attempt or a connection, and decides how to go on: by a `closing` message, a Close, or what is
+   * known in place of one.
+   */
+  const lost = ({ code = 1006, reason = AWAY, retry = FINAL.test(code) ? "no" : "yes", retry_after_ms }) => {
     era++;
     quiet = 0;
     clearTimeout(timer);
     ws?.close(1000);
     ws = socket.connection = undefined;
 
-    const fresh = retry === "fresh_token";
+    const fresh = code === 4401;
     const again = fresh ? renewable && !refused : retry !== "no";
     refused ||= fresh;
     if (again) {
       // A refused token needs no wait, since that is tried only once.
-      retryIn(retryInMs ?? (fresh ? 0 : wait(waits++)), { code, reason });
+      retryIn(retry_after_ms ?? (fresh ? 0 : wait(waits++)), { code, reason });
     } else {
       watch("removeEventListener");
       clock = clearInterval(clock);
       show(socket, "closed", { code, reason });
     }
 
-    for (const asked of requests.values()) {
-      asked.reject(failure("disconnected", "connection failed", again));
-    }
+    for (const asked of requests.values()) asked.reject(failure("disconnected", AWAY));
     for (const room of rooms.values()) {
       if (!again) refuse(room, notSent());
       else if (room.state === "joined") ask(room);
@@ -158,7 +169,7 @@ export function connect(
     if (asleep && document?.hidden) return wake();
     woken ||= asleep;
     if (socket.state === "open" && ++quiet === QUIET) ping();
-    if (asleep || quiet > SILENT) lost(1006, "connection silent", woken ? wait(-4) : undefined);
+    if (asleep || quiet > SILENT) lost({ reason: LATE, retry_after_ms: woken ? wait(-4) : undefined });
     for (const room of rooms.values()) if (room.status.retryAt < ticked) ask(room);
   };
 
@@ -170,7 +181,7 @@ export function connect(
   };
 
   const signalled = ({ type }) => {
-    if (/off|hide/.test(type)) socket.state === "waiting" || lost(1006, type);
+    if (/off|hide/.test(type)) socket.state === "waiting" || lost({ reason: type });
     // A page that is left is hidden, too, and must not come back for that.
     else if (type === "online" || !document?.hidden) wake();
   };
@@ -180,16 +191,18 @@ export function connect(
   const send = (frame) => ws.send(JSON.stringify(frame));
   const ping = () => send({ type: "ping" });
 
-  const notSent = () => failure("not_sent", "no connection", socket.state !== "closed");
+  const failure = (code, message, temporary = socket.state !== "closed") =>
+    Object.assign(Error(message), { code, temporary });
+  const notSent = () => failure("not_sent", AWAY);
 
   /** Sends a request, now or as soon as there is a connection and the room is joined. */
-  const request = async (type, fields, { timeout: ms = timeout, signal, queue = true, room } = {}) => {
+  const request = async (type, fields, { timeout: ms = timeout, signal, queue = true, room, done } = {}) => {
     signal?.throwIfAborted();
     const id = ++lastId;
     // As it is now: its sender may change it while it waits.
-    const asked = { id, room, frame: JSON.stringify({ type, id, ...fields }) };
+    const asked = { id, room, done, frame: JSON.stringify({ type, id, ...fields }) };
     const abort = () => asked.reject(signal.reason);
-    const late = () => asked.reject(requests.has(id) ? failure("timeout", "no answer in time", true) : notSent());
+    const late = () => asked.reject(requests.has(id) ? failure("timeout", LATE) : notSent());
     const limit = ms && setTimeout(late, ms);
     signal?.addEventListener("abort", abort);
     try {
@@ -226,9 +239,9 @@ export function connect(
     try {
       message = JSON.parse(text);
     } catch {
-      return; // This is not wsgate. No welcome will come, and the time limit says so.
+      // This is not wsgate. No welcome will come, and the time limit says so.
     }
-    hears[message.type]?.(message, rooms.get(message.room), requests.get(message.id));
+    hears[message?.type]?.(message, rooms.get(message.room), requests.get(message.id));
   };
 
   /** What to do with each type of message, the room that it names, and the request that it answers. */
@@ -237,18 +250,26 @@ export function connect(
       clearTimeout(timer);
       waits = 0;
       refused = false;
-      Object.assign(socket, { user, connection });
-      show(socket, "open");
+      Object.assign(socket, { user, connection, state: "open" });
+      // Joins come first, whatever has waited, and whatever listeners do.
+      const waited = [...waiting];
+      waiting.clear();
       for (const room of rooms.values()) room.removed || ask(room);
+      for (const asked of waited) waiting.add(asked);
       flush();
+      show(socket, "open");
     },
     event({ event, data, from, reply_to, room: name }, room) {
       const info = { room: name, from };
-      if (reply_to) info.answer = (data) => request("answer", { reply_to, data }, { queue: false });
+      if (reply_to) info.answer = (data) => request("answer", { reply_to, data });
       tell(socket, "events", data, info, event);
       if (room) tell(room, "events", data, info, event);
     },
-    reply: (message, _, asked) => asked?.resolve(message),
+    reply(message, _, asked) {
+      // At once, and not when the promise is looked at: the next message may be right behind.
+      asked?.done?.(message);
+      asked?.resolve(message);
+    },
     error: (message, _, asked) => asked?.reject(Object.assign(Error(message.message), message)),
     presence({ members, joined = [], left = [], users }, room) {
       if (!room?.seen) return;
@@ -259,9 +280,7 @@ export function connect(
       for (const member of joined) known?.set(member.user, member);
       see(room, { users, members: known && [...known.values()] });
     },
-    joined(message, room) {
-      if (room) enter(room, message);
-    },
+    joined: (message, room) => room && enter(room, message),
     left({ reason, temporary }, room) {
       if (!room) return;
       refuse(room, failure("removed", reason ?? "removed", temporary));
@@ -274,7 +293,7 @@ export function connect(
       if (renewable) timer = setTimeout(renew, Math.random() * message.in * 500);
     },
     // The Close that follows has nothing to add, and may get lost.
-    closing: ({ code, reason, retry, retry_after_ms }) => lost(code, reason, retry_after_ms, retry),
+    closing: lost,
   };
 
   const renew = async () => {
@@ -299,8 +318,7 @@ export function connect(
     show(room, "joining");
     if (socket.state === "closed") refuse(room, notSent());
     if (socket.state !== "open") return;
-    request("join", { room: room.name }).then(
-      (reply) => enter(room, reply),
+    request("join", { room: room.name }, { done: (reply) => enter(room, reply) }).catch(
       // What a lost connection cut off is asked again on the next, and settles then.
       (error) => error.code === "disconnected" || refuse(room, error),
     );
@@ -319,13 +337,14 @@ export function connect(
     pend(room);
     room.reject(error);
     const { code, message: reason, temporary } = error;
-    show(room, "refused", { code, reason, temporary, retryAt: temporary ? Date.now() + wait(1) : undefined });
+    show(room, "refused", { code, reason, temporary, retryAt: temporary ? Date.now() + wait(room.tries++) : undefined });
     flush();
   };
 
   const enter = (room, reply) => {
     pend(room);
     room.resolve(reply);
+    room.tries = 0;
     show(room, "joined");
     list(room);
     flush();
@@ -336,8 +355,9 @@ export function connect(
     if (room.ears.size || rooms.get(name) !== room) return;
     rooms.delete(name);
     // Where we were not let in there is nothing to leave; without a connection, neither.
-    if (socket.state === "open" && room.state !== "refused") request("leave", { room: name }).catch(() => {});
-    room.reject(failure("left", "left"));
+    const inside = socket.state === "open" && room.state !== "refused";
+    refuse(room, failure("left", "left"));
+    if (inside) request("leave", { room: name }).catch(() => {});
   };
 
   // --- Who is in a room ---
@@ -345,10 +365,7 @@ export function connect(
   /** Asks for the list of members, if anybody has wanted it. */
   const list = (room) => {
     if (!room.seen || room.state !== "joined") return;
-    members(room).then(
-      (reply) => see(room, reply),
-      (error) => see(room, { error }),
-    );
+    members(room, { done: (reply) => see(room, reply) }).catch((error) => see(room, { error }));
   };
 
   const members = (room, options) => request("members", { room: room.name }, { ...options, room });
@@ -359,6 +376,29 @@ export function connect(
   };
 
   // --- What the application asks for ---
+
+  /** The events from now on, of one name or all, for `for await`. */
+  const unread = (ears, wanted) => {
+    const events = [];
+    let over;
+    let wake;
+    const undo = listen(ears, "events", (data, info, event) => {
+      if (!event) over = true;
+      else if ((!wanted || event === wanted) && events.length <= MAX_UNREAD) events.push({ event, data, ...info });
+      wake?.();
+    });
+    return (async function* () {
+      try {
+        while (events.length || !over) {
+          if (events.length > MAX_UNREAD) throw failure("too_slow", "too_slow");
+          if (events.length) yield events.shift();
+          else await new Promise((resolve) => (wake = resolve));
+        }
+      } finally {
+        undo();
+      }
+    })();
+  };
 
   const listening = (ears) => {
     const on = (wanted, hear) =>
@@ -373,17 +413,18 @@ export function connect(
     return { on, once, events: (event) => unread(ears, event), onState: (hear) => listen(ears, "states", hear) };
   };
 
-  const publish = (to, event, data, options = {}) =>
-    request("publish", { to, event, data, echo: options.echo, echo_scope: options.echo_scope }, options);
+  const publish = (to, event, data, { echo, echo_scope, ...options } = {}) =>
+    request("publish", { to, event, data, echo, echo_scope }, options);
 
   const join = (name) => {
-    const room = rooms.get(name) ?? { name, ears: new Set() };
+    const room = rooms.get(name) ?? { name, ears: new Set(), tries: 0 };
     rooms.set(name, room);
     const ears = {};
     room.ears.add(ears);
     if (!/^jo/.test(room.state)) ask(room);
     // Whoever joins has what there is of the room, and listeners of their own.
-    const handle = Object.assign(Object.create(room), {
+    const handle = {
+      __proto__: room,
       ...listening(ears),
       ears: [ears],
       publish: (event, data, options) => publish({ room: name }, event, data, { ...options, room }),
@@ -401,7 +442,7 @@ export function connect(
         // Whoever joins again in the same breath has never left.
         queueMicrotask(() => leave(room));
       },
-    });
+    };
     return handle;
   };
 
@@ -415,35 +456,24 @@ export function connect(
     open() {
       if (clock) return;
       // What can never work fails here, and not on every attempt.
-      if (!WebSocket) throw TypeError("no WebSocket: pass one");
+      if (!WebSocket) throw Error("no WebSocket");
       address = new URL(url, location);
       address.protocol = address.protocol.replace("http", "ws");
       waits = 0;
       refused = false;
-      ticked = Date.now();
       clock = setInterval(tick, TICK_MS);
       watch("addEventListener");
       attempt();
+      for (const room of rooms.values()) ask(room);
     },
     close() {
-      if (socket.state !== "closed") lost(1000, "closed", 0, "no");
+      if (socket.state !== "closed") lost({ code: 1000, reason: "closed", retry: "no" });
     },
   };
   show(socket, "connecting");
   if (open) socket.open();
   return socket;
 }
-
-/**
- * What to do after a Close without a `closing` message, such as one of a proxy. 44xx: coming back
- * unchanged will fail again. The four standard codes say that what we sent was wrong.
- */
-const retryAfter = (code) => {
-  if (code === 4401) return "fresh_token";
-  return /^(44|100[2379])/.test(code) ? "no" : "yes";
-};
-
-const failure = (code, message, temporary = false) => Object.assign(Error(message), { code, temporary });
 
 const listen = (ears, kind, hear) => {
   // Its own function each time: who listens twice hears twice, and takes back one at a time.
@@ -462,27 +492,4 @@ const tell = (place, kind, ...news) => {
       if (ears[kind].has(listener)) (async () => listener(...news))();
     }
   }
-};
-
-/** The events from now on, of one name or all, for `for await`. */
-const unread = (ears, wanted) => {
-  const events = [];
-  let over;
-  let wake;
-  const undo = listen(ears, "events", (data, info, event) => {
-    if (!event) over = true;
-    else if ((!wanted || event === wanted) && events.length <= MAX_UNREAD) events.push({ event, data, ...info });
-    wake?.();
-  });
-  return (async function* () {
-    try {
-      while (events.length || !over) {
-        if (events.length > MAX_UNREAD) throw failure("too_slow", "too slow");
-        if (events.length) yield events.shift();
-        else await new Promise((resolve) => (wake = resolve));
-      }
-    } finally {
-      undo();
-    }
-  })();
 };

@@ -29,6 +29,7 @@ const ours = versionIn(ROOT);
 const rows = [
   await row("wsgate", ours, 'export * from "./wsgate.js"', ROOT),
   await row("wsgate and wsgate/react", ours, 'export * from "./wsgate.js"; export * from "./react.js"', ROOT),
+  await row("wsgate/socketio", ours, 'export * from "./socketio.js"', ROOT),
 ];
 
 const folder = mkdtempSync(`${tmpdir()}/wsgate-sizes-`);

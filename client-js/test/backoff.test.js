@@ -164,7 +164,7 @@ describe("the wait", () => {
     assert.equal(socket.state, "connecting");
     await clock.pass(1);
     assert.deepEqual([socket.state, socket.status.code], ["waiting", 1006]);
-    assert.match(socket.status.reason, /no welcome/);
+    assert.match(socket.status.reason, /no answer/);
     assert.equal(made[0].closed, 1);
     made[0].welcomes(); // Nobody listens to it any more.
     assert.equal(socket.state, "waiting");

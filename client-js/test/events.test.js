@@ -198,17 +198,6 @@ describe("`for await`", () => {
     for (const events of [left, unread, thrown]) assert.equal((await events.next()).done, true);
   });
 
-  test("that waits ends when it is told to return", async (t) => {
-    const { socket } = await startOpen(t);
-    const events = socket.events("e");
-    const ends = [];
-    events.next().then(({ done }) => ends.push(done));
-    await settle();
-    events.return();
-    await settle();
-    assert.deepEqual(ends, [true]);
-  });
-
   test("is not for one reader alone: each gets all", async (t) => {
     const { socket, ws } = await startOpen(t);
     const readers = [read(socket.events()), read(socket.events("e"))];

@@ -3,9 +3,19 @@
 import assert from "node:assert/strict";
 import { describe } from "node:test";
 
+// Node's own class has timers of its own, which a clock of ours would disturb.
+import { WebSocket as OfPackage } from "ws";
+
 import { start, startFake, test, tokenOf, until } from "./support/client.js";
 import { settle, virtualTime } from "./support/clock.js";
 import { startOpen, startScripted } from "./support/scripted.js";
+
+/** It does not wait for half a minute to be answered when it is closed. */
+class WebSocket extends OfPackage {
+  constructor(url) {
+    super(url, { closeTimeout: 100 });
+  }
+}
 
 /** How exact the client's clock has to be. */
 const TICK = 1_000;
@@ -67,10 +77,25 @@ describe("a connection", () => {
     assert.notEqual(socket.state, "open");
   });
 
+  test("of which nobody says welcome is given up after 10 s, and tried again", async (t) => {
+    const clock = virtualTime(t);
+    const fake = await startFake(t);
+    fake.mute = true;
+    const { reaches } = start(t, fake.url, () => tokenOf("alice", { seconds: 3_600 }), { WebSocket });
+    const first = await fake.connected();
+    await first.frame("auth");
+    fake.mute = false;
+    await clock.pass(10_000);
+    assert.match((await reaches("waiting")).reason, /no answer/);
+    await clock.pass(100);
+    await reaches("open");
+    await until(() => first.ended, "the first connection to end");
+  });
+
   test("that went silent far away is noticed, and left for another", async (t) => {
     const clock = virtualTime(t);
     const fake = await startFake(t);
-    const { socket, reaches } = start(t, fake.url, () => tokenOf("alice", { seconds: 3_600 }));
+    const { socket, reaches } = start(t, fake.url, () => tokenOf("alice", { seconds: 3_600 }), { WebSocket });
     const room = socket.join("a");
     await room.ready;
     fake.connection.silence();

@@ -91,19 +91,21 @@ describe("the package", () => {
     runTool("attw", archive);
   });
 
-  for (const [type, line] of [
-    ["module", 'import { connect, Unauthorized } from "wsgate"; import * as hooks from "wsgate/react";'],
-    ["commonjs", 'const { connect, Unauthorized } = require("wsgate"); const hooks = require("wsgate/react");'],
+  for (const [type, importing] of [
+    ["module", (names, from) => `import { ${names} } from "${from}";`],
+    ["commonjs", (names, from) => `const { ${names} } = require("${from}");`],
   ]) {
     test(`can be imported by a ${type}`, () => {
       const app = makeApplication(`import-${type}`, type);
       writeFileSync(
         `${app}/index.js`,
-        `${line}
+        `${importing("connect, Unauthorized", "wsgate")}
+         ${importing("useRoom", "wsgate/react")}
+         ${importing("io", "wsgate/socketio")}
          const socket = connect("ws://127.0.0.1:9/ws", { token: "", WebSocket: class {}, open: false });
-         console.log(socket.join("chat").name, new Unauthorized() instanceof Error, typeof hooks.useRoom);`,
+         console.log(socket.join("chat").name, new Unauthorized() instanceof Error, typeof useRoom, typeof io);`,
       );
-      assert.equal(run(process.execPath, ["index.js"], app), "chat true function\n");
+      assert.equal(run(process.execPath, ["index.js"], app), "chat true function function\n");
     });
   }
 });

@@ -133,20 +133,6 @@ test("a fresh token is asked for after a network that was away", async (t) => {
   assert.deepEqual(asked, [false, true, false]);
 });
 
-test("the first showing of a page is no way back: a cached token will do", async (t) => {
-  const page = openPage(t);
-  const asked = [];
-  const token = ({ fresh }) => {
-    asked.push(fresh);
-    return "t";
-  };
-  const { ws, clock } = await startScripted(t, { token });
-  page.comeBack(false); // As every page is told when it has loaded.
-  ws.ends(1006);
-  await clock.pass(5_001);
-  assert.deepEqual(asked, [false, false]);
-});
-
 test("nothing of the page listens after `close`, and all of it once after `open`", async (t) => {
   const page = openPage(t);
   const { socket, clock, made } = await startOpen(t);

@@ -135,9 +135,10 @@ describe("onMembers", () => {
     assert.equal(names(), "alice");
   });
 
-  test("asks nothing where nobody watches, after a reconnect neither", async (t) => {
-    const { ws, room, watched, clock, made } = await startWatching(t, ["alice"], { backoff: { min: 10, max: 10 } });
-    watched.undo();
+  test("asks nothing where nobody has ever watched, after a reconnect neither", async (t) => {
+    const { socket, ws, clock, made } = await startOpen(t, { backoff: { min: 10, max: 10 } });
+    const room = socket.join("a");
+    ws.replies("join");
     presence(ws, { joined: users("bob"), users: 2 });
     ws.ends(1006);
     await clock.pass(10);

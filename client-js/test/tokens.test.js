@@ -222,7 +222,7 @@ test("addresses are mapped to ws and wss, relative ones included", async (t) => 
   globalThis.location = new URL("https://example.org/app/page.html?query#hash");
   t.after(() => delete globalThis.location);
   const { made, Scripted } = scripted();
-  const urls = ["/ws", "ws", "http://a/ws", "https://a/ws#hash", "ws://a/ws", new URL("wss://a/ws?x=1")];
+  const urls = ["/ws", "ws", "http://a/ws", "https://a/ws", "ws://a/ws", new URL("wss://a/ws?x=1")];
   for (const url of urls) start(t, url, "t", { WebSocket: Scripted });
   await settle();
   assert.deepEqual(made.map((it) => it.url), [

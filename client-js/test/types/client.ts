@@ -190,6 +190,11 @@ const loops = async () => {
     same<typeof event.data, { text: string }>(true);
   }
   for await (const { event, data, room, from } of socket.events()) [event.length, data.whatever, room, from];
+  for await (const { event, data } of room.events()) {
+    if (event === "message") same<typeof data, { text: string }>(true);
+    // @ts-expect-error there is no such event
+    if (event === "mesage") return;
+  }
   // @ts-expect-error there is no such event
   for await (const _ of room.events("mesage"));
   // @ts-expect-error it is for `for await`

@@ -52,7 +52,9 @@ export const Chat = ({ name }: { name?: string }) => {
   useEvent("message", (data, { from }) => [data.whatever, from]);
   useEvent<{ text: string }>("message", ({ text }) => text.length);
   useEvent<number>("clock", "tick", (tick) => tick.toFixed());
-  useEvent(room, "message", () => {});
+  useEvent(room, "message", (data) => same<typeof data, { text: string }>(true));
+  useEvent(useRoom(name), "message", (data, { from }) => [data.whatever, from]);
+  useEvent({ name }, "message", () => {});
   useEvent(name, "message", () => {});
 
   const members = useMembers(room);
@@ -76,6 +78,10 @@ export const Chat = ({ name }: { name?: string }) => {
   useEvent("chat", "message");
   // @ts-expect-error an event is a text
   useEvent("chat", 42, () => {});
+  // @ts-expect-error the room has no such event
+  useEvent(room, "mesage", () => {});
+  // @ts-expect-error the event has no such field
+  useEvent(room, "message", ({ txt }) => txt);
   // @ts-expect-error who hears is last
   useEvent(() => {}, "message");
   // @ts-expect-error the data has no such field
