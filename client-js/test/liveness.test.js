@@ -4,11 +4,18 @@ import assert from "node:assert/strict";
 import { describe } from "node:test";
 
 // Node's own class has timers of its own, which a clock of ours would disturb.
-import { WebSocket } from "ws";
+import { WebSocket as OfPackage } from "ws";
 
 import { start, startFake, test, tokenOf, until } from "./support/client.js";
 import { settle, virtualTime } from "./support/clock.js";
 import { startOpen, startScripted } from "./support/scripted.js";
+
+/** It does not wait for half a minute to be answered when it is closed. */
+class WebSocket extends OfPackage {
+  constructor(url) {
+    super(url, { closeTimeout: 100 });
+  }
+}
 
 /** How exact the client's clock has to be. */
 const TICK = 1_000;
