@@ -1,47 +1,11 @@
 // Code that was written for Socket.IO, over the words that `wsgate/socketio` has for it.
 
 import assert from "node:assert/strict";
-import { mkdirSync } from "node:fs";
 import { describe } from "node:test";
-
-import { build } from "esbuild";
 
 import { io } from "../socketio.js";
 import { QUICK, test, until } from "./support/client.js";
-import { React, render } from "./support/dom.js";
-import { startGateway } from "./support/gateway.js";
-
-/** The tutorial's component after the one change that is asked for: where `io` comes from. */
-const loadTutorial = async () => {
-  const folder = new URL("../node_modules/.tutorial/", import.meta.url);
-  mkdirSync(folder, { recursive: true });
-  const outfile = new URL("ChatComponent.mjs", folder);
-  await build({
-    entryPoints: [new URL("fixtures/ChatComponent.jsx", import.meta.url).pathname],
-    outfile: outfile.pathname,
-    bundle: true,
-    format: "esm",
-    jsx: "automatic",
-    external: ["react", "react/jsx-runtime"],
-    alias: { "socket.io-client": new URL("../socketio.js", import.meta.url).pathname },
-  });
-  return (await import(outfile)).ChatComponent;
-};
-
-/** What the tutorial's server does with a message, and a few calls more. */
-const startServer = async (t, options) => {
-  const call = async ({ event, data, user }) => {
-    if (event === "message") {
-      await gateway.publish({ to: { room: data.room }, event: "message", data: { from: user, text: data.text } });
-      return { status: "sent" };
-    }
-    if (event === "sum") return data.reduce((sum, number) => sum + number, 0);
-    if (event === "slow") return new Promise(() => {});
-    throw Object.assign(new Error("refused"), { data: { status: "error", error: `there is no ${event}` } });
-  };
-  const gateway = await startGateway(t, { call, ...options });
-  return { ...gateway, url: gateway.url.replace("/ws", "") };
-};
+import { startServer } from "./support/tutorial.js";
 
 /** A socket that ends with the test, with QUICK waits. */
 const open = (t, url, options) => {
@@ -50,49 +14,6 @@ const open = (t, url, options) => {
   return socket;
 };
 const next = (socket, event) => new Promise((resolve) => socket.once(event, (...args) => resolve(args)));
-
-describe("the tutorial's component", async () => {
-  const ChatComponent = await loadTutorial();
-  const { createElement: h, StrictMode } = React;
-
-  for (const strictly of [false, true]) {
-    test(`shows what is said in its room${strictly ? ", under StrictMode" : ""}`, async (t) => {
-      const server = await startServer(t);
-      globalThis.SOCKET_URL = server.url;
-      const chat = h(ChatComponent, { token: server.tokenOf("alice"), roomId: "chat:general" });
-      const view = await render(t, strictly ? h(StrictMode, {}, chat) : chat);
-      const shows = (text) => until(async () => (await view.act(() => {}), view.html().includes(text)), text);
-      await shows("Connected");
-      await until(async () => (await server.roomsOf("alice"))[0]?.includes("chat:general"), "the join");
-      assert.equal((await server.roomsOf("alice")).length, 1, "one connection");
-
-      await server.publish({ to: { room: "chat:general" }, event: "message", data: { from: "bob", text: "hello" } });
-      await shows("bob: hello");
-      await view.act(() => document.querySelector("button").click());
-      await shows("alice: hi");
-      await shows("sent");
-      assert.equal(view.html().split("alice: hi").length, 2, "once");
-
-      await view.unmount();
-      await until(async () => (await server.roomsOf("alice")).length === 0, "the connection to go");
-    });
-  }
-
-  test("shows why a token is refused, and why a room", async (t) => {
-    const server = await startServer(t);
-    globalThis.SOCKET_URL = server.url;
-    const view = await render(t, h(ChatComponent, { key: 1, token: "nonsense", roomId: "a" }));
-    const shows = (text) => until(async () => (await view.act(() => {}), view.html().includes(text)), text);
-    await shows("Error: this is not a JWT");
-    assert.ok(view.html().includes("Disconnected"));
-
-    const token = server.tokenOf("bob", { grants: { a: ["join"] } });
-    await view.render(h(ChatComponent, { key: 2, token, roomId: "secrets" }));
-    await shows("no grant to join secrets");
-    await view.render(h(ChatComponent, { key: 2, token, roomId: "a" }));
-    await until(async () => (await server.roomsOf("bob"))[0]?.includes("a"), "the room that is allowed");
-  });
-});
 
 describe("a socket", () => {
   test("connects, says who it is, and tells how it ends", async (t) => {
@@ -120,8 +41,10 @@ describe("a socket", () => {
     await next(socket, "connect");
     assert.equal(asked.length, 1);
     assert.equal((await server.roomsOf("bob")).length, 1);
-    const older = open(t, { query: { token: server.tokenOf("carol") }, path: "/ws", autoConnect: false });
-    assert.throws(() => older.connect(), TypeError, "there is no page whose address it could be");
+    const older = open(t, server.url, { query: { token: server.tokenOf("carol") } });
+    await next(older, "connect");
+    assert.equal((await server.roomsOf("carol")).length, 1);
+    assert.throws(() => io({ autoConnect: false }), TypeError, "there is no page whose address it could be");
   });
 
   test("comes back, into its rooms, and says so", async (t) => {
