@@ -1,7 +1,7 @@
 // The tutorial's hook and component, after the one change that is asked for: where `io` comes from.
 
 import assert from "node:assert/strict";
-import { mkdirSync } from "node:fs";
+import { mkdirSync, readFileSync } from "node:fs";
 
 import { build } from "esbuild";
 import { WebSocket } from "ws";
@@ -68,4 +68,21 @@ test("the tutorial's component shows why a token is refused, and why a room", as
   await shows("no grant to join secrets");
   await view.render(h(ChatComponent, { key: 2, token, roomId: "a" }));
   await until(async () => (await server.roomsOf("bob"))[0]?.includes("a"), "the room that is allowed");
+});
+
+test("the guide shows the hook that is tested here, and bodies that the gateway takes", async (t) => {
+  const read = (path) => readFileSync(new URL(path, import.meta.url), "utf8");
+  const guide = read("../../docs/from-socket-io.md");
+  const [hook] = guide.match(/export const useSocket[^]*?\n};\n/);
+  assert.ok(read("fixtures/ChatComponent.jsx").includes(hook));
+
+  const server = await startServer(t);
+  const bodies = [...guide.matchAll(/`(?:POST \/v1\/publish )?\{?("(?:to|except|ttl)":[^`]*?)\}?`/g)].map(([, body]) => body);
+  assert.equal(bodies.length, 6, `${bodies.join("\n")}`);
+  for (const body of bodies) {
+    const closed = body.split("{").length > body.split("}").length ? `${body}}` : body;
+    await server.publish({ to: { user: "nobody" }, event: "e", ...JSON.parse(`{${closed}}`) });
+  }
+  const [, request] = guide.match(/`POST \/v1\/request (\{[^`]*)`/);
+  assert.deepEqual(await server.request(JSON.parse(request)), { replies: [], missing: [] });
 });
