@@ -96,7 +96,7 @@ const main = async () => {
   await Promise.all([
     run("gateway", [...gateway, "serve", "--config", config, ...listen], env, "listening"),
     run("server", [process.execPath, path("server/server.js")], env, "listening"),
-    run("vite", vite, env, "Local:"),
+    run("vite", vite, env, "Local"), // And not `Local:`, which may be broken up by colours.
   ]);
   console.log(`\nThe chat is at http://127.0.0.1:${PORT}/\n`);
 };

@@ -1,10 +1,13 @@
 // examples/chat, started as a reader of its README starts it, in a browser: `npm install` there first.
 
 import assert from "node:assert/strict";
-import { test } from "node:test";
+import { test as testWith } from "node:test";
 import { fileURLToPath } from "node:url";
 
 import { openPage, screenshot, startBrowser, startProgram, WSGATE } from "./support.js";
+
+/** What hangs fails. */
+const test = (name, run) => testWith(name, { timeout: 120_000 }, run);
 
 const CHAT = fileURLToPath(new URL("../../examples/chat/", import.meta.url));
 
