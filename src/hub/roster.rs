@@ -25,7 +25,7 @@ impl Hub {
         self.room(room).map_or_else(Present::nobody, |room| self.present(room.inside(Some(max)), max))
     }
 
-    /// Who is in a room, for one of its members: as many as [`RoomTraits::presence_limit`] says. Where
+    /// Who is in a room, for one of its members: as many as the room's `presence_limit` says. Where
     /// the room has presence, the list and the announcements after it fit together.
     pub fn list_for_member(&self, room: &RoomName) -> Present {
         self.room(room).map_or_else(Present::nobody, |room| self.present(room.inside(None), room.max_listed()))
