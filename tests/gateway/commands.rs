@@ -13,7 +13,7 @@ use crate::support::{API_KEY, Client, JWT_SECRET, within_reason};
 /// The binary with nothing of this environment that it would heed.
 fn wsgate(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_wsgate"));
-    command.args(arguments).env_clear().stdin(Stdio::null()).kill_on_drop(true);
+    command.args(arguments).env_clear().env("WSGATE_LOG_FORMAT", "text").stdin(Stdio::null()).kill_on_drop(true);
     command
 }
 
