@@ -28,7 +28,7 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::auth::{Authenticator, LiveRules};
+use crate::auth::{Authenticator, LiveRules, SECURITY};
 use crate::backend::Backend;
 use crate::clock::Clock;
 use crate::config::{ApiAction, LiveLimits};
@@ -189,7 +189,9 @@ async fn disconnect(State(api): State<Arc<Api>>, caller: Caller, path: PathName)
     let user: UserId = named("user", path)?;
     caller.user(&user)?;
     let close = Close::new(CloseCode::Kicked, "disconnected by the backend");
-    Ok(json(&Disconnected { disconnected: api.hub.close_user(&user, &close) }))
+    let disconnected = api.hub.close_user(&user, &close);
+    tracing::info!(target: SECURITY, user = ?user.as_str(), disconnected, key = ?caller.name(), "a user was disconnected");
+    Ok(json(&Disconnected { disconnected }))
 }
 
 #[derive(Serialize, ToSchema)]

@@ -30,7 +30,7 @@ use tower_service::Service;
 
 use crate::api::{self, Api, Idempotency};
 pub use crate::api::{ApiKeys, Reloaded, Reread};
-use crate::auth::{Attempts, Authenticator, LiveRules, Rules};
+use crate::auth::{Attempts, Authenticator, LiveRules, Rules, SECURITY};
 use crate::backend::Backend;
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError, LiveLimits, RoomTraits};
@@ -545,7 +545,9 @@ pub async fn accept(listener: TcpListener, http: Http, tasks: TaskTracker, until
                     tasks.spawn(http.clone().serve(stream, peer, place, until.ending.clone()));
                 }
                 // To end it at once is all that can be done for nothing.
-                None => tracing::warn!(%peer, "there are too many connections without a token: one was turned away"),
+                None => {
+                    tracing::warn!(target: SECURITY, %peer, reason = "max_unauthenticated", "there are too many connections without a token: one was turned away")
+                }
             },
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {

@@ -50,6 +50,7 @@ pub(super) struct DevArguments {
 pub(super) async fn serve(matches: ArgMatches) -> anyhow::Result<ExitCode> {
     let settings = settings_of(&matches)?;
     let log = log::start(&settings.options.log, settings.options.log_format)?;
+    tokio::spawn(log.keep_reporting());
     for (name, meant) in misspelt_variables() {
         tracing::warn!("{name} is in the environment, and means nothing: is it to be {meant}?");
     }
