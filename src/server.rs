@@ -545,9 +545,7 @@ pub async fn accept(listener: TcpListener, http: Http, tasks: TaskTracker, until
                     tasks.spawn(http.clone().serve(stream, peer, place, until.ending.clone()));
                 }
                 // To end it at once is all that can be done for nothing.
-                None => {
-                    tracing::warn!(target: SECURITY, %peer, reason = "max_unauthenticated", "there are too many connections without a token: one was turned away")
-                }
+                None => turned_away(peer),
             },
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
@@ -559,6 +557,11 @@ pub async fn accept(listener: TcpListener, http: Http, tasks: TaskTracker, until
             }
         }
     }
+}
+
+fn turned_away(peer: SocketAddr) {
+    let reason = "max_unauthenticated";
+    tracing::warn!(target: SECURITY, %peer, reason, "there are too many connections without a token: one was turned away");
 }
 
 /// Whoever has just come when the gateway stops has a moment to say what they want.
