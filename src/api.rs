@@ -36,6 +36,7 @@ use crate::protocol::{
     Bounds, Close, CloseCode, ConnectionId, ErrorCode, PresentUser, Problem, Refusal, Response as Told, RoomName,
     RoomRequest, UserId,
 };
+use crate::trace::Trace;
 
 pub(crate) use idempotency::Idempotency;
 pub use key::ApiKeys;
@@ -285,6 +286,19 @@ async fn metrics(State(api): State<Arc<Api>>) -> impl IntoResponse {
 impl Api {
     fn bounds(&self) -> Bounds {
         Bounds { max_depth: self.config.limits.max_depth, max_targets: self.config.limits.max_targets }
+    }
+
+    /// Answers a request as a span of the trace that its headers name, or of one of its own.
+    async fn traced(
+        &self,
+        name: &'static str,
+        request: Request,
+        answer: impl AsyncFnOnce(Request, Trace) -> Result<Response, Problem>,
+    ) -> Response {
+        let span = self.config.tracer.serve(name, request.headers());
+        let answer = answer(request, span.trace()).await.into_response();
+        span.answered(answer.status().as_u16());
+        answer
     }
 
     /// Reads a body whole, within limits of size and time. What it says it is does not matter:

@@ -19,6 +19,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 use wsgate::config::{File, Issuer, OriginPattern, Origins};
 use wsgate::dev::Dev;
+use wsgate::trace::Tracer;
 use wsgate::{ApiKeys, Config, Gateway, Limits, Listeners, Secret};
 
 const JWT_SECRET: &str = "WSGATE_JWT_SECRET";
@@ -184,6 +185,7 @@ async fn serve(
     }
     config.limits = limits;
     config.workers = workers.number()?;
+    config.tracer = Tracer::from_env().map_err(anyhow::Error::msg)?;
     config.check()?;
     let listeners = listeners(listen, backend_listen).await?;
     let api_key = config.api_key.clone();
@@ -227,6 +229,7 @@ async fn dev(listen: SocketAddr, backend_listen: SocketAddr, workers: &Workers, 
     let mut config = dev.config();
     config.limits = limits;
     config.workers = workers.number()?;
+    config.tracer = Tracer::from_env().map_err(anyhow::Error::msg)?;
     run(listeners, Gateway::new(config)?.with_routes(dev.routes())).await
 }
 

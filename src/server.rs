@@ -78,7 +78,7 @@ impl Gateway {
         let hub = Hub::new(limits.max_rooms, limits.return_spread, config.workers, traits, presence);
         let authenticator = Arc::new(Authenticator::new(&config)?);
         let metrics = Arc::default();
-        let backend = Arc::new(Backend::new(config.backend.as_ref(), &config.clock, &metrics)?);
+        let backend = Arc::new(Backend::new(config.backend.as_ref(), &config.clock, &metrics, &config.tracer)?);
         Ok(Self { config, hub, authenticator, rules, backend, metrics, keys, routes: Router::new() })
     }
 
@@ -105,6 +105,7 @@ impl Gateway {
     pub async fn run(self, listeners: Listeners, shutdown: impl Future<Output = ()>) {
         self.keys.log();
         let (limits, clock) = (self.config.limits.clone(), self.config.clock.clone());
+        let tracer = self.config.tracer.clone();
         let tasks = TaskTracker::new();
         let (stopping, ended) = (CancellationToken::new(), CancellationToken::new());
         // Whoever drops this future instead of asking it to stop stops the accepting all the same.
@@ -158,6 +159,7 @@ impl Gateway {
         if clock.timeout(limits.drain_timeout, telling).await.is_none() {
             tracing::warn!("the backend was not told of everything in time");
         }
+        tracer.end().await;
     }
 }
 

@@ -296,7 +296,7 @@ mod tests {
             hub: Hub::new(1, Duration::ZERO, config.workers, Box::new(|_| RoomTraits::default()), presence),
             authenticator: Arc::new(Authenticator::new(&config).unwrap()),
             rules: Arc::new(Rules::new(&config)),
-            backend: Arc::new(Backend::new(None, &config.clock, &metrics).unwrap()),
+            backend: Arc::new(Backend::new(None, &config.clock, &metrics, &config.tracer).unwrap()),
             errands: Arc::default(),
             idempotency: super::super::Idempotency::new(1, config.clock.clone()),
             inquiries: Arc::default(),

@@ -11,7 +11,7 @@ const LAYERS: [&[&str]; 8] = [
     &["revoke", "errand", "inquiry"],
     &["hub", "auth", "backend"],
     &["config"],
-    &["protocol", "metrics"],
+    &["protocol", "metrics", "trace"],
     &["clock"],
 ];
 
