@@ -51,8 +51,9 @@ async fn publish(server: &Server, headers: &[(&str, String)], body: &Value) {
     assert_eq!(post(&server.backend.to_string(), "/v1/publish", headers, body).await, 200);
 }
 
-/// What is sent at the latest when the gateway stops.
-async fn stop(mut server: Server) {
+/// Lets the gateway stop, once its clients have gone: what has not been sent to the collector is now.
+async fn stop<Clients>(mut server: Server, clients: Clients) {
+    drop(clients);
     server.ask_to_stop();
     server.stopped().await;
 }
@@ -70,7 +71,7 @@ async fn a_trace_goes_on_from_its_caller_through_the_request_into_the_room() {
         .await;
     let event = alice.next().await.unwrap();
     assert_eq!(bob.event().await, "news");
-    stop(server).await;
+    stop(server, [alice, bob]).await;
 
     let request = collector.one("POST /v1/publish");
     assert_eq!((&*request.trace, &*request.parent, request.kind), (TRACE, CALLER, SERVER));
@@ -93,14 +94,15 @@ async fn a_trace_goes_on_from_its_caller_through_the_request_into_the_room() {
 async fn no_span_names_users_rooms_events_keys_or_data() {
     let collector = Collector::start().await;
     let server = tracing_to(&collector).await;
-    let [alice, _bob] = server.members(["alice", "bob"], &["chat:42"]).await;
+    let [alice, bob] = server.members(["alice", "bob"], &["chat:42"]).await;
     publish(&server, &[parent("01")], &chat("secret-event")).await;
-    let body = json!({"to": {"user": "alice", "connection": alice.id}, "event": "secret-event", "data": "between us"});
+    let body = json!({"to": {"user": "alice", "connection": bob.id}, "event": "secret-event", "data": "between us"});
     publish(&server, &[parent("01")], &body).await;
-    stop(server).await;
+    let id = bob.id.clone();
+    stop(server, [alice, bob]).await;
     assert_eq!(collector.named("fanout").len(), 3);
     let sent = String::from_utf8_lossy(&collector.bytes()).into_owned();
-    for word in ["alice", "chat:42", "secret-event", "between us", API_KEY, &alice.id] {
+    for word in ["alice", "chat:42", "secret-event", "between us", API_KEY, &id] {
         assert!(!sent.contains(word), "{word} is in {sent}");
     }
 }
@@ -113,7 +115,7 @@ async fn what_the_caller_does_not_record_is_not_sent() {
     publish(&server, &[parent("00")], &chat("unseen")).await;
     publish(&server, &[parent("01")], &chat("seen")).await;
     assert_eq!((alice.event().await, alice.event().await), ("unseen".to_owned(), "seen".to_owned()));
-    stop(server).await;
+    stop(server, alice).await;
     assert_eq!(collector.spans().len(), 2, "{:?}", collector.spans());
 }
 
@@ -126,7 +128,7 @@ async fn who_names_no_trace_or_none_that_makes_sense_begins_one() {
     for headers in [&[][..], &twice, &senseless] {
         publish(&server, headers, &chat("news")).await;
     }
-    stop(server).await;
+    stop(server, ()).await;
     let begun = collector.named("POST /v1/publish");
     assert_eq!(begun.len(), 3);
     assert!(begun.iter().all(|span| span.parent.is_empty() && span.trace != TRACE && span.trace.len() == 32));
@@ -140,7 +142,7 @@ async fn nobody_makes_spans_without_a_key_and_refusals_are_spans_with_their_stat
     let (status, _) = server.api_with("a-key-that-is-none-of-theirs", "POST", "/v1/publish", "{}").await;
     assert_eq!(status, 401);
     assert_eq!(post(&server.backend.to_string(), "/v1/publish", &[parent("01")], &json!({})).await, 400);
-    stop(server).await;
+    stop(server, ()).await;
     let refused = collector.one("POST /v1/publish");
     assert_eq!((&*refused.trace, &refused.attributes["http.response.status_code"]), (TRACE, &json!(400)));
     assert!(!refused.is_error, "the caller's mistake is none of the gateway's");
@@ -152,11 +154,11 @@ async fn each_room_of_each_event_has_a_span_up_to_a_number_that_a_request_may_ha
     let server = tracing_to(&collector).await;
     let rooms: Vec<String> = (0..100).map(|number| format!("room-{number}")).collect();
     let names: Vec<&str> = rooms.iter().map(String::as_str).collect();
-    let [_alice, _bob] = server.members(["alice", "bob"], &names).await;
+    let [alice, bob] = server.members(["alice", "bob"], &names).await;
     let event = json!({"to": {"rooms": rooms}, "event": "news"});
-    let body = json!({"events": [event, event]});
+    let body = json!({"publishes": [event, event]});
     assert_eq!(post(&server.backend.to_string(), "/v1/batch", &[parent("01")], &body).await, 200);
-    stop(server).await;
+    stop(server, [alice, bob]).await;
     let request = collector.one("POST /v1/batch");
     let fan_outs = collector.named("fanout");
     assert_eq!((fan_outs.len(), &request.attributes["wsgate.fanouts_not_shown"]), (128, &json!(72)));
@@ -176,7 +178,7 @@ async fn asking_a_client_is_a_span_until_it_has_answered() {
     let answer = json!({"type": "answer", "reply_to": asked["reply_to"], "data": "here"});
     assert_eq!(alice.request(answer).await["ok"], true);
     assert_eq!(asking.await.unwrap(), 200);
-    stop(server).await;
+    stop(server, alice).await;
     let (request, fan_out) = (collector.one("POST /v1/request"), collector.one("fanout"));
     assert_eq!((&*request.trace, &*request.parent, &fan_out.parent), (TRACE, CALLER, &request.id));
     assert!(request.start <= fan_out.start && request.end >= before);
@@ -198,7 +200,7 @@ async fn the_backend_is_asked_within_a_trace() {
     assert_eq!(alice.request(json!({"type": "call", "event": "greet"})).await["ok"], true);
     backend.answers(|_| (500, json!({})));
     alice.request(json!({"type": "call", "event": "greet"})).await;
-    stop(server).await;
+    stop(server, alice).await;
 
     let (access, calls) = (collector.one("access"), collector.named("call"));
     assert_eq!((access.kind, calls.len()), (CLIENT, 2));
@@ -370,14 +372,17 @@ async fn a_collector_that_never_answers_holds_up_no_event() {
     // More spans than the queue for them has room for.
     let events: Vec<Value> = (0..100).map(|number| chat(&format!("e{number}"))).collect();
     let address = server.backend.to_string();
-    for _ in 0..25 {
-        assert_eq!(post(&address, "/v1/batch", &[parent("01")], &json!({"events": events})).await, 200);
-        for number in 0..100 {
-            assert_eq!(alice.event().await, format!("e{number}"));
+    within_reason("all of them", async {
+        for _ in 0..25 {
+            assert_eq!(post(&address, "/v1/batch", &[parent("01")], &json!({"publishes": events})).await, 200);
+            for number in 0..100 {
+                assert_eq!(alice.event().await, format!("e{number}"));
+            }
         }
-    }
+    })
+    .await;
     drop(collector);
-    stop(server).await;
+    stop(server, alice).await;
 }
 
 /// The binary, with the collector that the environment names.
@@ -467,12 +472,11 @@ async fn a_collector_that_is_away_is_warned_of_once_and_at_the_end() {
     let endpoint = format!("http://{address}");
     let each_at_once = [("OTEL_EXPORTER_OTLP_ENDPOINT", &*endpoint), ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "1")];
     let gateway = Running::start(&each_at_once).await;
-    for _ in 0..3 {
-        gateway.publish(&[]).await;
-    }
+    gateway.publish(&[]).await;
+    gateway.publish(&[]).await;
     let log = gateway.terminate().await;
     let told: Vec<&str> = log.lines().filter(|line| line.contains("traces could not be sent")).collect();
     assert_eq!(told.len(), 2, "{log}");
-    assert!(told[0].contains("lost=1") && told[1].contains("lost=2"), "{log}");
+    assert!(told.iter().all(|line| line.contains("lost=1")), "{log}");
     assert!(!log.contains("ERROR"), "{log}");
 }
