@@ -7,7 +7,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::http::HeaderMap;
 use reqwest::Client as Http;
@@ -15,14 +15,15 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child, Command};
-use wsgate::Clock;
-use wsgate::config::File;
+use wsgate::config::{File, LiveLimits};
 use wsgate::hub::{Entry, Event, Hub, Membership, Outbox, Presence, RoomTraits, Wire};
 use wsgate::protocol::{ConnectionId, Target};
 use wsgate::trace::Tracer;
+use wsgate::{Clock, Limits};
 
 use crate::support::backend::Backend;
 use crate::support::collector::{CLIENT, Collector, SERVER, Span};
+use crate::support::program::{ANYWHERE, output, wsgate};
 use crate::support::{API_KEY, JWT_SECRET, Server, within_reason};
 
 /// The trace of a caller, and the span that calls.
@@ -265,9 +266,10 @@ struct Room {
 
 impl Room {
     fn of(members: usize, collector: &Collector) -> Self {
-        let presence = Presence::new(Clock::system(), Duration::from_secs(3));
+        let limits = LiveLimits::new(Limits::DEFAULT);
+        let presence = Presence::new(Clock::system(), limits.clone());
         let traits = Box::new(|_: &_| RoomTraits::default());
-        let hub = Hub::new(10, Duration::ZERO, NonZeroUsize::MIN, traits, presence);
+        let hub = Hub::new(limits, NonZeroUsize::MIN, traits, presence);
         let enter = |number| {
             let gate = Arc::<Gate>::default();
             let outbox = Arc::new(Outbox::new(1024 * 1024, GateWire(Arc::clone(&gate))));
@@ -393,10 +395,9 @@ struct Running {
 }
 
 fn serve(environment: &[(&str, &str)]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_wsgate"));
-    command.args(["serve", "--listen", "127.0.0.1:0", "--backend-listen", "127.0.0.1:0", "--workers", "1"]);
-    command.env_clear().env("WSGATE_JWT_SECRET", JWT_SECRET).env("WSGATE_API_KEY", API_KEY);
-    command.envs(environment.iter().copied()).stdin(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
+    let mut command = wsgate(&["serve"]);
+    command.args(ANYWHERE).env("WSGATE_JWT_SECRET", JWT_SECRET).env("WSGATE_API_KEY", API_KEY);
+    command.envs(environment.iter().copied()).stderr(Stdio::piped());
     command
 }
 
@@ -460,9 +461,8 @@ async fn the_environment_says_where_traces_go_under_which_name_and_how_many() {
 #[tokio::test]
 async fn a_protocol_that_is_not_spoken_stops_the_start_and_is_named() {
     let environment = [("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1"), ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")];
-    let output = within_reason("the end", serve(&environment).output()).await.unwrap();
-    let error = String::from_utf8(output.stderr).unwrap();
-    assert!(!output.status.success() && error.contains("OTEL_EXPORTER_OTLP_PROTOCOL is \"grpc\""), "{error}");
+    let (succeeded, _, error) = output(serve(&environment)).await;
+    assert!(!succeeded && error.contains("OTEL_EXPORTER_OTLP_PROTOCOL is \"grpc\""), "{error}");
 }
 
 #[tokio::test]
