@@ -30,6 +30,9 @@ const collector = createServer((asked, answer) => {
 });
 await new Promise((resolve) => collector.listen(0, "127.0.0.1", resolve));
 
+const running = new Set();
+process.on("exit", () => running.forEach((gateway) => gateway.kill()));
+
 /** Starts a gateway, with somewhere to send traces or without. */
 async function start(binary, traces) {
   const anywhere = ["--listen", "127.0.0.1:0", "--backend-listen", "127.0.0.1:0", "--workers", "1"];
@@ -39,7 +42,8 @@ async function start(binary, traces) {
     env: traces ? { ...env, OTEL_EXPORTER_OTLP_ENDPOINT: endpoint } : env,
     stdio: ["ignore", "inherit", "pipe"],
   });
-  process.on("exit", () => gateway.kill());
+  running.add(gateway);
+  gateway.on("exit", () => running.delete(gateway));
   const log = createInterface(gateway.stderr);
   const [, host, backend] = await new Promise((resolve) => {
     log.on("line", (line) => {

@@ -2,8 +2,8 @@
 //! feature `otel` all of this is empty: types without a size, functions without a body.
 //!
 //! A trace goes with an event: from the request that publishes it ([`Tracer::serve`]) into its rooms
-//! ([`Trace::fan_out`]), over the walk of the flushers ([`FanOuts`]), to the outboxes in which something
-//! was left ([`Left`]). Spans end when these are dropped, so that whatever becomes of an event, they do.
+//! (`Trace::fan_out`), over the walk of the flushers (`FanOuts`), to the outboxes in which something
+//! was left (`Left`). Spans end when these are dropped, so that whatever becomes of an event, they do.
 
 #[cfg(feature = "otel")]
 mod exporter;

@@ -21,6 +21,10 @@ use super::exporter::Exporting;
 /// Rooms whose fan-out is shown, for each request: a pattern may stand for a hundred thousand.
 const MAX_FAN_OUTS: usize = 128;
 
+/// Of `tracestate`, of which each span has a copy; a longer one is left out. So much must be passed on
+/// (W3C Trace Context, 3.3.1.5).
+const MAX_STATE_BYTES: usize = 512;
+
 const TRACEPARENT: &str = "traceparent";
 const TRACESTATE: &str = "tracestate";
 
@@ -285,7 +289,7 @@ impl<'a> Received<'a> {
         // Of several parents none is the parent; several lines of state are one list.
         let parent = parents.next().filter(|_| parents.next().is_none());
         let state = all(TRACESTATE).map(Cow::Borrowed).reduce(|before, next| Cow::Owned(format!("{before},{next}")));
-        Self { parent, state }
+        Self { parent, state: state.filter(|state| state.len() <= MAX_STATE_BYTES) }
     }
 }
 

@@ -137,6 +137,20 @@ async fn who_names_no_trace_or_none_that_makes_sense_begins_one() {
 }
 
 #[tokio::test]
+async fn a_state_that_is_too_long_is_left_out_and_the_trace_stays() {
+    let collector = Collector::start().await;
+    let server = tracing_to(&collector).await;
+    for length in [512, 513] {
+        let state = format!("a={},b={}", "x".repeat(256), "x".repeat(length - 261));
+        publish(&server, &[parent("01"), ("tracestate", state)], &chat("news")).await;
+    }
+    stop(server, ()).await;
+    let requests = collector.named("POST /v1/publish");
+    assert!(requests.iter().all(|request| request.trace == TRACE));
+    assert_eq!((requests[0].state.len(), &*requests[1].state), (512, ""));
+}
+
+#[tokio::test]
 async fn nobody_makes_spans_without_a_key_and_refusals_are_spans_with_their_status() {
     let collector = Collector::start().await;
     let server = tracing_to(&collector).await;
