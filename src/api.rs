@@ -16,10 +16,10 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, Request, State};
+use axum::extract::{MatchedPath, Path, Request, State};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
-use axum::middleware;
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::Serialize;
@@ -35,7 +35,7 @@ use crate::config::{ApiAction, LiveLimits};
 use crate::errand::Errands;
 use crate::hub::{Entry, Hub, Member};
 use crate::inquiry::Inquiries;
-use crate::metrics::Metrics;
+use crate::metrics::{Inventory, Metrics};
 use crate::protocol::{
     Bounds, Close, CloseCode, ConnectionId, ErrorCode, PresentUser, Problem, Refusal, Response as Told, RoomName,
     RoomRequest, UserId,
@@ -87,6 +87,7 @@ pub(crate) fn routes(api: Arc<Api>) -> Router {
     let with_key = Router::from(with_key()).route_layer(middleware::from_fn_with_state(Arc::clone(&api), check_key));
     with_key
         .merge(Router::from(without_key()))
+        .route_layer(middleware::from_fn_with_state(Arc::clone(&api), measure))
         .method_not_allowed_fallback(|| async {
             Problem::new(
                 ErrorCode::MethodNotAllowed,
@@ -95,6 +96,19 @@ pub(crate) fn routes(api: Arc<Api>) -> Router {
         })
         .fallback(|| async { Problem::new(ErrorCode::NotFound, "there is nothing here; the API is under /v1") })
         .with_state(api)
+}
+
+/// Counts a request by its route, and how long its answer took.
+async fn measure(State(api): State<Arc<Api>>, route: MatchedPath, request: Request, next: Next) -> Response {
+    let begun = api.clock.now();
+    let response = next.run(request).await;
+    let class = match response.status().as_u16() {
+        ..400 => "2xx",
+        400..500 => "4xx",
+        500.. => "5xx",
+    };
+    api.metrics.requested(route.as_str(), class, api.clock.now().saturating_duration_since(begun));
+    response
 }
 
 /// Every operation, with its description.
@@ -247,8 +261,14 @@ async fn leave(
     responses((status = 200, body = String, content_type = "application/openmetrics-text"))
 )]
 async fn metrics(State(api): State<Arc<Api>>) -> impl IntoResponse {
-    let (census, (revocations, _)) = (api.hub.census(), api.authenticator.revocations().list(0));
-    let text = api.metrics.text(census.connections, census.rooms, revocations);
+    let issuers = api.authenticator.verifier().keys_status().into_iter();
+    let now = Inventory {
+        revocations: api.authenticator.revocations().list(0).0,
+        issuers: issuers.map(|(issuer, status)| (issuer, status.keys, status.age)).collect(),
+        draining: api.drain.is_cancelled(),
+        ..api.hub.inventory()
+    };
+    let text = api.metrics.text(&now, api.hub.flushers().iter().map(|flusher| flusher.traffic()));
     ([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text)
 }
 

@@ -161,6 +161,7 @@ async fn connect(State(door): State<Arc<Door>>, request: Request) -> Response {
     let clock = door.clock.clone();
     let tasks = door.tasks.clone();
     upgrade.on(&tasks, limits, clock, move |mut socket, place| {
+        door.metrics.connect();
         socket.set_local(is_local(visitor.address));
         Life::begin(socket, door, Arrival { shown, visitor, place, visit })
     })
@@ -187,6 +188,7 @@ impl Door {
     /// Whether an address may try to prove something: it has not failed too often.
     fn check_attempts(&self, visitor: &Visitor) -> Result<(), Problem> {
         self.attempts.allow(visitor.address).map_err(|wait| {
+            self.metrics.limit("max_failures");
             self.count_refusal("too_many_attempts", visitor);
             let detail = "too many tokens from this address were refused: try again later";
             Problem::new(ErrorCode::TooManyAttempts, detail).retry_after(wait)
@@ -237,6 +239,9 @@ impl Door {
             tracing::warn!(target: SECURITY, reason = reason_word, ?detail, ?address, ?sub, ?kid, ?iss, "a token was refused");
         } else {
             tracing::info!(target: SECURITY, reason = reason_word, ?detail, ?address, ?sub, ?kid, ?iss, "a token was refused");
+        }
+        if reason == Reason::TooManyAnonymous {
+            self.metrics.limit("anonymous.max_connections");
         }
         let code = match reason {
             Reason::Blocked => CloseCode::Kicked,

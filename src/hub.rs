@@ -28,6 +28,7 @@ use thiserror::Error;
 
 use crate::config::LiveLimits;
 pub use crate::config::RoomTraits;
+use crate::metrics::Inventory;
 use crate::protocol::{Close, CloseCode, ConnectionId, Frame, RoomName, UserId};
 
 pub use expiry::Expiry;
@@ -276,6 +277,21 @@ impl Hub {
     /// How much there is.
     pub fn census(&self) -> Census {
         Census { connections: self.connections.len(), rooms: self.rooms.len() }
+    }
+
+    /// How much there is of what, and how much waits. It looks at every room and connection.
+    pub fn inventory(&self) -> Inventory {
+        let mut found = Inventory { connections: self.connections.len(), ..Inventory::default() };
+        for room in &self.rooms {
+            if room.key().is_personal() {
+                found.users += 1;
+            } else {
+                found.rooms += 1;
+                found.memberships += room.state().len();
+            }
+        }
+        found.outbox_bytes = self.connections.iter().map(|member| member.outbox().len()).sum();
+        found
     }
 
     /// The end of a connection because the gateway stops, with a time of its own to come back.

@@ -318,7 +318,7 @@ impl Workers {
             rules: Arc::clone(rules),
             backend: Arc::clone(backend),
             errands: Arc::default(),
-            places: Places::new(limits.clone()),
+            places: Places::new(limits.clone(), metrics),
             hub: Arc::clone(hub),
             tasks: tasks.clone(),
             stopping: stopping.clone(),

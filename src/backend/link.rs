@@ -146,7 +146,8 @@ impl Link {
         }
         let _under_way = UnderWay(&self.under_way);
         let answer = self.ask(body).await;
-        self.metrics.answered(self.kind, self.clock.now().saturating_duration_since(begun));
+        let outcome = answer.as_ref().map_or_else(|fault| fault.as_str(), |_| "ok");
+        self.metrics.answered(self.kind, outcome, self.clock.now().saturating_duration_since(begun));
         answer
     }
 

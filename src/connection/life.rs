@@ -8,6 +8,8 @@ use std::task::{Context, Poll, ready};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
+use crate::protocol::CloseCode;
+
 use super::Door;
 use super::entrance::{Arrival, Refused, enter};
 use super::session::Session;
@@ -61,6 +63,16 @@ impl Stage {
 /// Says goodbye. Thousands may go at once; they take turns, so that whoever comes or speaks meanwhile
 /// waits for a few of them and not for all.
 async fn end(mut socket: Box<Socket>, ended: Ended, door: Arc<Door>) {
+    let _closing = door.metrics.closing(match &ended {
+        Ended::ByUs(close) => close.code.word(),
+        Ended::ByPeer => "peer",
+        Ended::Lost => "lost",
+    });
+    if let Ended::ByUs(close) = &ended
+        && let Some(limit) = limit_behind(close.code)
+    {
+        door.metrics.limit(limit);
+    }
     let turn = door.goodbyes.acquire().await;
     let announcement = match &ended {
         Ended::ByUs(close) => {
@@ -76,6 +88,18 @@ async fn end(mut socket: Box<Socket>, ended: Ended, door: Arc<Door>) {
     drop(turn);
     if over.is_pending() {
         ending.await;
+    }
+}
+
+/// The limit that a connection was closed for, if it was.
+fn limit_behind(code: CloseCode) -> Option<&'static str> {
+    match code {
+        CloseCode::TooSlow => Some("max_outbox_bytes"),
+        CloseCode::MessageTooBig => Some("max_message_bytes"),
+        CloseCode::AuthTimeout => Some("auth_timeout"),
+        CloseCode::NoPong => Some("pong_timeout"),
+        CloseCode::TooOld => Some("max_lifetime"),
+        _ => None,
     }
 }
 

@@ -1,40 +1,43 @@
 //! Places for connections that have not proven who they are.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
+
+use prometheus_client::metrics::gauge::Gauge;
 
 use crate::config::LiveLimits;
+use crate::metrics::Metrics;
 
 /// As many places as the limits say now.
 #[derive(Debug, Clone)]
 pub(crate) struct Places {
-    taken: Arc<AtomicUsize>,
+    /// How many are taken: the metric itself counts.
+    taken: Gauge,
     limits: LiveLimits,
 }
 
 impl Places {
     /// All of them, free.
-    pub(crate) fn new(limits: LiveLimits) -> Self {
-        Self { taken: Arc::default(), limits }
+    pub(crate) fn new(limits: LiveLimits, metrics: &Metrics) -> Self {
+        Self { taken: metrics.unproven(), limits }
     }
 
     /// One of them, if one is free.
     pub(crate) fn take(&self) -> Option<Place> {
-        let max = self.limits.get().max_unauthenticated;
-        let taken =
-            self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |taken| (taken < max).then_some(taken + 1));
-        taken.ok().map(|_| Place(Some(Arc::clone(&self.taken))))
+        let max = i64::try_from(self.limits.get().max_unauthenticated).unwrap_or(i64::MAX);
+        let take = |taken| (taken < max).then_some(taken + 1);
+        let taken = self.taken.inner().fetch_update(Ordering::Relaxed, Ordering::Relaxed, take);
+        taken.ok().map(|_| Place(Some(self.taken.clone())))
     }
 }
 
 /// One place. It is free again when this is dropped.
 #[derive(Debug, Default)]
-pub struct Place(Option<Arc<AtomicUsize>>);
+pub struct Place(Option<Gauge>);
 
 impl Drop for Place {
     fn drop(&mut self) {
         if let Some(taken) = self.0.take() {
-            taken.fetch_sub(1, Ordering::Relaxed);
+            taken.dec();
         }
     }
 }

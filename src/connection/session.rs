@@ -126,6 +126,19 @@ impl Drop for Session {
     }
 }
 
+/// The limit that a request is refused for, if it is.
+fn limit_behind(code: ErrorCode) -> Option<&'static str> {
+    match code {
+        ErrorCode::TooManyRooms => Some("max_rooms"),
+        ErrorCode::RoomFull => Some("max_members"),
+        ErrorCode::TooManyPending => Some("max_pending"),
+        ErrorCode::TooFast => Some("max_publishes_per_second"),
+        ErrorCode::DataTooLarge => Some("max_data_bytes"),
+        ErrorCode::TooDeep => Some("max_depth"),
+        _ => None,
+    }
+}
+
 pub(super) fn bounds(door: &Door) -> Bounds {
     let limits = door.limits.get();
     Bounds { max_depth: limits.max_depth, max_targets: limits.max_targets }
@@ -265,6 +278,9 @@ impl Session {
 
     fn poll_receive(&mut self, cx: &mut Context<'_>, socket: &mut Socket) -> Poll<Result<Option<Message>, Ended>> {
         let received = socket.poll_receive(cx, self.look_at);
+        if let Poll::Ready(Ok(Some(message))) = &received {
+            self.door.flusher.traffic().heard(message.len());
+        }
         if socket.take_slowed() {
             self.door.metrics.limit("max_frames_per_second");
         }
@@ -429,6 +445,9 @@ impl Session {
     /// Answers what is not done. Only so many frames that make no sense are answered, and only so
     /// many tokens tried: each of those costs a signature and a line in the log.
     fn refuse(&mut self, id: Option<RequestId<'_>>, refusal: &Refusal) -> Result<(), Close> {
+        if let Some(limit) = limit_behind(refusal.code) {
+            self.door.metrics.limit(limit);
+        }
         self.say(&Response::refused(id, refusal));
         self.bad_frames += u32::from(refusal.code.is_counted());
         if self.bad_frames as usize > self.door.limits.get().max_bad_frames {

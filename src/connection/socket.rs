@@ -57,6 +57,16 @@ pub enum Message {
     Binary(Bytes),
 }
 
+impl Message {
+    /// Its bytes.
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::Text(text) => text.len(),
+            Self::Binary(bytes) => bytes.len(),
+        }
+    }
+}
+
 /// Why there will be no more messages.
 #[derive(Debug)]
 pub enum Ended {

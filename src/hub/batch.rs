@@ -2,10 +2,12 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use smallvec::SmallVec;
 
+use crate::metrics::Traffic;
 use crate::protocol::ConnectionId;
 use crate::trace::{FanOut, FanOuts};
 
@@ -64,9 +66,32 @@ pub(super) struct Batch<Frames = Bytes> {
     marks: SmallVec<[Mark; 1]>,
     /// All who do not get some of it.
     excluded: HashSet<ConnectionId>,
+    /// When the first was published.
+    published: Instant,
     /// When it is not to be sent any more: then it has one event only.
     expires: Option<Expiry>,
     fan_outs: FanOuts,
+}
+
+/// What has been sent of a batch: counted together, and not for each member.
+#[derive(Debug, Default)]
+pub(super) struct Sent {
+    copies: usize,
+    bytes: usize,
+    lost: usize,
+}
+
+impl Sent {
+    /// Adds it to what has gone through a worker; if it is the next members' turn, with the time it took.
+    pub(super) fn count(&self, traffic: &Traffic, published: Option<Instant>) {
+        if self.copies > 0 {
+            traffic.sent(self.copies, self.bytes);
+            published.into_iter().for_each(|published| traffic.delivered(published));
+        }
+        if self.lost > 0 {
+            traffic.lost(self.lost);
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -83,6 +108,7 @@ impl Batch<Vec<u8>> {
             frames: Vec::new(),
             marks: SmallVec::new(),
             excluded: HashSet::new(),
+            published: Instant::now(),
             expires,
             fan_outs: FanOuts::default(),
         }
@@ -119,8 +145,8 @@ impl Batch<Vec<u8>> {
 
     /// The batch as it will be sent: nothing is added any more.
     pub(super) fn complete(self) -> Batch {
-        let Self { first, frames, marks, excluded, expires, fan_outs } = self;
-        Batch { first, frames: frames.into(), marks, excluded, expires, fan_outs }
+        let Self { first, frames, marks, excluded, published, expires, fan_outs } = self;
+        Batch { first, frames: frames.into(), marks, excluded, published, expires, fan_outs }
     }
 }
 
@@ -130,6 +156,11 @@ impl<Frames: AsRef<[u8]>> Batch<Frames> {
         self.first + self.marks.len() as u64
     }
 
+    /// When the first event was published: by the machine's clock, since it is for measuring only.
+    pub(super) fn published(&self) -> Instant {
+        self.published
+    }
+
     /// How many bytes are in it.
     pub(super) fn len(&self) -> usize {
         self.frames.as_ref().len()
@@ -137,46 +168,55 @@ impl<Frames: AsRef<[u8]>> Batch<Frames> {
 
     /// A copy of the frames that a connection gets. A slice would keep the whole batch for a reader
     /// that is slow and gets little of it, and nothing would count that.
-    fn excerpt(&self, id: ConnectionId, since: u64) -> Bytes {
-        let mut excerpt = Vec::new();
+    fn excerpt(&self, id: ConnectionId, since: u64) -> (Bytes, usize) {
+        let (mut excerpt, mut events) = (Vec::new(), 0);
         let mut start = 0;
         for (number, mark) in (self.first..).zip(&self.marks) {
             if number >= since && !mark.except.contains(id) {
                 excerpt.extend_from_slice(self.frames.as_ref().get(start..mark.end).unwrap_or_default());
+                events += 1;
             }
             start = mark.end;
         }
-        excerpt.into()
+        (excerpt.into(), events)
     }
 }
 
 impl<Frames: AsRef<[u8]>> Batch<Frames> {
     /// Sends a connection a copy of what it gets that is to have all from the event `since` on.
-    pub(super) fn send_copy(&self, id: ConnectionId, outbox: &Outbox, since: u64) {
-        let excerpt = self.excerpt(id, since);
+    pub(super) fn send_copy(&self, id: ConnectionId, outbox: &Outbox, since: u64, sent: &mut Sent) {
+        let (excerpt, events) = self.excerpt(id, since);
         if !excerpt.is_empty() {
-            self.give(outbox, &excerpt);
+            self.give(outbox, &excerpt, events, sent);
         }
     }
 
     /// Gives frames of this batch to a connection, unless their time has passed. If they do not fit,
     /// the outbox has kept the reason, and the connection ends.
-    fn give(&self, outbox: &Outbox, frames: &Bytes) {
+    fn give(&self, outbox: &Outbox, frames: &Bytes, events: usize, sent: &mut Sent) {
         match &self.expires {
-            Some(expires) if expires.has_passed() => outbox.deliver_lost(),
-            expires => outbox.deliver_traced(frames, expires.as_ref(), &self.fan_outs),
-        };
+            Some(expires) if expires.has_passed() => {
+                outbox.deliver_lost();
+                sent.lost += 1;
+            }
+            expires => {
+                if outbox.deliver_traced(frames, expires.as_ref(), &self.fan_outs) {
+                    sent.copies += events;
+                    sent.bytes += frames.len();
+                }
+            }
+        }
     }
 }
 
 impl Batch {
     /// As [`Batch::send_copy`], without a copy where that is possible.
-    pub(super) fn send(&self, id: ConnectionId, outbox: &Outbox, since: u64) {
+    pub(super) fn send(&self, id: ConnectionId, outbox: &Outbox, since: u64, sent: &mut Sent) {
         let whole = since <= self.first && (self.excluded.is_empty() || !self.excluded.contains(&id));
         if whole {
-            self.give(outbox, &self.frames);
+            self.give(outbox, &self.frames, self.marks.len(), sent);
         } else {
-            self.send_copy(id, outbox, since);
+            self.send_copy(id, outbox, since, sent);
         }
     }
 }
@@ -219,7 +259,7 @@ mod tests {
             batch.add(100, Except::Nobody, FanOut::default(), |out| out.extend_from_slice(&[b'x'; 100]));
             let batch = batch.complete();
             let outbox: Arc<Outbox> = Arc::new(Outbox::new(1000, Stuck));
-            batch.send(ConnectionId::random().unwrap(), &outbox, 0);
+            batch.send(ConnectionId::random().unwrap(), &outbox, 0, &mut Sent::default());
             assert!(!outbox.is_empty());
             assert!(!batch.frames.is_unique(), "what waits is the event itself, not a copy of it");
         }

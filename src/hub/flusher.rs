@@ -7,6 +7,8 @@ use std::task::{Context, Poll};
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 
+use crate::metrics::Traffic;
+
 use super::room::{Room, Slice};
 
 /// Members that are written to before others get their turn. At some microseconds each, whoever
@@ -19,9 +21,15 @@ const MEMBERS_PER_TURN: usize = 64;
 pub struct Flusher {
     rooms: Mutex<VecDeque<Arc<Room>>>,
     task: AtomicWaker,
+    traffic: Traffic,
 }
 
 impl Flusher {
+    /// What went through its worker.
+    pub fn traffic(&self) -> &Traffic {
+        &self.traffic
+    }
+
     /// Adds a room that is not in the queue.
     pub(super) fn queue(&self, room: Arc<Room>) {
         let mut rooms = self.rooms.lock();

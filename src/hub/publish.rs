@@ -109,7 +109,12 @@ impl Hub {
             room.flush_later(state, first);
         }
         let fresh = direct.iter().filter(|member| !except.contains(member.id()) && reached_ids.insert(member.id()));
-        Ok(reached + deliver(event, trace, fresh))
+        let reached = reached + deliver(event, trace, fresh);
+        let flusher = publisher.map(|publisher| publisher.flusher()).or(self.flushers.first());
+        if let Some(flusher) = flusher {
+            flusher.traffic().published(publisher.is_some(), reached);
+        }
+        Ok(reached)
     }
 
     /// The rooms that there are of a target's, each once and in the order of their names, everyone's

@@ -14,7 +14,7 @@ use crate::protocol::{ConnectionId, PresentUser, RoomName};
 use crate::trace::FanOut;
 
 use super::Entry;
-use super::batch::{Batch, Except};
+use super::batch::{Batch, Except, Sent};
 use super::expiry::Expiry;
 use super::flusher::Flusher;
 use super::member::Member;
@@ -160,7 +160,7 @@ impl Room {
             drop(state);
             sending = Some(self.sending.lock());
             state = self.state.lock();
-            state.catch_up(seat);
+            state.catch_up(seat).count(self.flusher.traffic(), None);
         }
         let (_left, plan) = state.unseat(seat, member, presence);
         drop(sending);
@@ -216,7 +216,7 @@ impl Room {
             return;
         }
         let _nothing_is_being_sent = self.sending.lock();
-        self.state.lock().catch_up(seat);
+        self.state.lock().catch_up(seat).count(self.flusher.traffic(), None);
     }
 
     /// The room's table, for whoever publishes: [`State::publish`] and then [`Room::flush_later`].
@@ -237,9 +237,11 @@ impl Room {
     pub(super) fn flush(&self, slice: &mut Slice, members: usize) -> bool {
         let _sending = self.sending.lock();
         let Some(walk) = self.state.lock().next_slice(slice, members) else { return false };
+        let mut sent = Sent::default();
         for (id, outbox, since) in slice.iter() {
-            walk.batch.send(*id, outbox, *since);
+            walk.batch.send(*id, outbox, *since, &mut sent);
         }
+        sent.count(self.flusher.traffic(), Some(walk.batch.published()));
         let (more, done) = self.state.lock().resume(walk);
         // Not while anybody waits for the room: with the last batch, memory is freed and spans end.
         drop(done);
@@ -342,18 +344,20 @@ impl State {
     }
 
     /// Sends one member what is on its way to it; nothing must be being sent.
-    fn catch_up(&mut self, seat: u32) {
-        let Self { seats, next, flow: Some(flow), .. } = self else { return };
-        let Some(Seat { id, outbox, since }) = seats.get_mut(seat as usize) else { return };
+    fn catch_up(&mut self, seat: u32) -> Sent {
+        let mut sent = Sent::default();
+        let Self { seats, next, flow: Some(flow), .. } = self else { return sent };
+        let Some(Seat { id, outbox, since }) = seats.get_mut(seat as usize) else { return sent };
         if let Some(Walk { batch, .. }) = &flow.walk
             && *since < batch.end()
         {
-            batch.send(*id, outbox, *since);
+            batch.send(*id, outbox, *since, &mut sent);
         }
         for batch in &flow.waiting {
-            batch.send_copy(*id, outbox, *since);
+            batch.send_copy(*id, outbox, *since, &mut sent);
         }
         *since = *next;
+        sent
     }
 
     /// The next members of the batch that is being sent, or of the next one, and the walk over it.

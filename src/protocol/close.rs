@@ -81,6 +81,27 @@ impl CloseCode {
         Self::TooSlow,
     ];
 
+    /// The same as a word, for metrics.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::ProtocolError => "1002",
+            Self::UnsupportedData => "1003",
+            Self::InvalidText => "1007",
+            Self::MessageTooBig => "1009",
+            Self::InternalError => "1011",
+            Self::BadFrame => "4400",
+            Self::TokenRefused => "4401",
+            Self::Kicked => "4403",
+            Self::AuthTimeout => "4408",
+            Self::Replaced => "4409",
+            Self::LimitExceeded => "4429",
+            Self::Unavailable => "4503",
+            Self::NoPong => "4504",
+            Self::TooOld => "4505",
+            Self::TooSlow => "4508",
+        }
+    }
+
     /// The status code on the wire.
     pub fn number(self) -> u16 {
         match self {
