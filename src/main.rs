@@ -1,7 +1,11 @@
 //! The command line: `wsgate serve`, `wsgate dev`, `wsgate explain`, `wsgate token`.
 
+#[path = "main/completions.rs"]
+mod completions;
 #[path = "main/explain.rs"]
 mod explain;
+#[path = "main/manual.rs"]
+mod manual;
 #[path = "main/token.rs"]
 mod token;
 
@@ -138,6 +142,10 @@ enum Command {
     Explain(explain::Arguments),
     /// Make tokens and keys for development, and check tokens
     Token(token::Arguments),
+    /// Print what a shell needs to complete these arguments, as `source <(wsgate completions bash)` does
+    Completions(completions::Arguments),
+    /// Print the manual's page of wsgate, or write all of its pages into a folder
+    Man(manual::Arguments),
 }
 
 // This thread is the first worker, and serves the backends beside.
@@ -156,6 +164,8 @@ async fn main() -> ExitCode {
         }
         Command::Explain(arguments) => explain::run(arguments).await,
         Command::Token(arguments) => token::run(arguments).await.map(|()| ExitCode::SUCCESS),
+        Command::Completions(arguments) => completions::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Command::Man(arguments) => manual::run(&arguments).map(|()| ExitCode::SUCCESS),
     };
     match outcome {
         Ok(code) => code,
