@@ -38,7 +38,7 @@ const rule = (pattern, access) => `[[rooms]]\npattern = "${pattern}"\njoin = "${
 writeFileSync(file, `${rule("ask:*", "ask")}${rule("free:*", "allow")}[backend]\naccess_url = "${url}"\n`);
 const anywhere = ["--listen", "127.0.0.1:0", "--backend-listen", "127.0.0.1:0", "--max-rooms", "10000"];
 const gateway = spawn(process.env.WSGATE_BIN ?? "target/release/wsgate", ["serve", "--config", file, ...anywhere], {
-  env: { WSGATE_JWT_SECRET: SECRET, WSGATE_API_KEY: SECRET },
+  env: { WSGATE_JWT_SECRET: SECRET, WSGATE_API_KEY: SECRET, WSGATE_LOG_FORMAT: "text" },
   stdio: ["ignore", "inherit", "pipe"],
 });
 process.on("exit", () => {

@@ -2,12 +2,16 @@
 
 mod api_key;
 mod backend;
+mod configure;
+mod example;
 mod file;
 mod issuer;
 mod limits;
+mod options;
 mod origin;
 mod pattern;
 mod room;
+mod settings;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -25,12 +29,15 @@ use crate::clock::Clock;
 pub use api_key::{ApiAction, ApiKey, MIN_API_KEY_BYTES};
 pub(crate) use api_key::{DEFAULT_NAME, check_api_keys, usable};
 pub use backend::{Backend, WhenDown, is_safe};
+pub use example::example;
 pub use file::File;
 pub use issuer::{Issuer, KeySource, Place};
 pub use limits::Limits;
+pub use options::{LogFormat, Options};
 pub use origin::{OriginPattern, Origins};
 pub use pattern::{Asker, Placeholder, RoomPattern};
 pub use room::{Access, PRESENCE_LIMIT, RoomRule, RoomTraits};
+pub use settings::{Origin, Setting, Settings, misspelt_variables};
 
 /// Everything the gateway needs to know before it starts.
 #[derive(Debug, Clone)]
@@ -219,19 +226,6 @@ impl Config {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::Parser;
-
-    #[derive(Parser)]
-    struct Arguments {
-        #[command(flatten)]
-        limits: Limits,
-    }
-
-    #[test]
-    fn the_defaults_of_the_command_line_are_the_defaults_and_hold_their_own_check() {
-        assert_eq!(Arguments::parse_from(["wsgate"]).limits, Limits::DEFAULT);
-        assert_eq!(Limits::DEFAULT.check(), Ok(()));
-    }
 
     #[test]
     fn a_setting_that_cannot_be_is_named() {

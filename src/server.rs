@@ -82,6 +82,18 @@ impl Gateway {
         Ok(Self { config, hub, authenticator, rules, backend, metrics, keys, routes: Router::new() })
     }
 
+    /// Whether a gateway could be made of a configuration, keys and secrets included. Its state file is
+    /// not opened: one that runs may have it.
+    ///
+    /// # Errors
+    /// The first setting that cannot be.
+    pub fn check(config: &Config) -> Result<(), ConfigError> {
+        config.check()?;
+        ApiKeys::new(config.api_key.as_ref(), &config.api_keys)?;
+        Authenticator::check(config)?;
+        Backend::new(config.backend.as_ref(), &config.clock, &Arc::default()).map(drop)
+    }
+
     /// The hub: a program that runs the gateway inside itself publishes through it.
     pub fn hub(&self) -> &Arc<Hub> {
         &self.hub

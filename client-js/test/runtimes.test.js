@@ -43,7 +43,7 @@ const tokenOf = (sub) => {
 const startGateway = async (origin, listen = "127.0.0.1:0") => {
   const options = ["--listen", listen, "--backend-listen", "127.0.0.1:0", "--allow-origin", origin];
   const child = spawn(GATEWAY, ["serve", ...options], {
-    env: { WSGATE_JWT_SECRET: JWT_SECRET, WSGATE_API_KEY: "an API key of the tests" },
+    env: { WSGATE_JWT_SECRET: JWT_SECRET, WSGATE_API_KEY: "an API key of the tests", WSGATE_LOG_FORMAT: "text" },
     stdio: ["ignore", "ignore", "pipe"],
   });
   const kill = () => child.kill("SIGKILL");

@@ -83,7 +83,7 @@ const main = async () => {
   ]);
   const secret = () => randomBytes(48).toString("base64");
   const secrets = { WSGATE_JWT_SECRET: secret(), WSGATE_API_KEY: secret(), BACKEND_SECRET: secret() };
-  const env = { ...process.env, ...secrets, PORT, API_PORT, GATEWAY_PORT, WSGATE_URL: `http://127.0.0.1:${BACKEND_PORT}` };
+  const env = { WSGATE_LOG_FORMAT: "text", ...process.env, ...secrets, PORT, API_PORT, GATEWAY_PORT, WSGATE_URL: `http://127.0.0.1:${BACKEND_PORT}` };
 
   // The configuration with the server's port.
   const folder = mkdtempSync(join(tmpdir(), "wsgate-chat-"));

@@ -51,20 +51,22 @@ impl Authenticator {
     /// # Errors
     /// The first setting that cannot be.
     pub fn new(config: &Config) -> Result<Self, ConfigError> {
-        let guests = config.anonymous.as_ref().map(|rules| {
-            let grants = Grants::from_lists(&rules.grants);
-            let grants = grants.map_err(|why| ConfigError::new("anonymous.grants", format!("cannot be: {why}")))?;
-            let places = Arc::new(Semaphore::new(rules.max_connections.min(Semaphore::MAX_PERMITS)));
-            let Anonymous { max_rooms, calls, lifetime, .. } = *rules;
-            Ok(Guests { grants, max_rooms, calls, lifetime, places })
-        });
         Ok(Self {
             verifier: Verifier::new(config)?,
             tickets: Tickets::new(config),
             revocations: Revocations::new(config)?,
-            guests: guests.transpose()?,
+            guests: Guests::new(config)?,
             clock: config.clock.clone(),
         })
+    }
+
+    /// Whether there could be one for a configuration, whatever its file has kept.
+    ///
+    /// # Errors
+    /// The first setting that cannot be.
+    pub fn check(config: &Config) -> Result<(), ConfigError> {
+        Guests::new(config)?;
+        Verifier::new(config).map(drop)
     }
 
     /// Who it is that shows this, on a page of this origin.
@@ -113,5 +115,17 @@ impl Authenticator {
     /// What has been revoked.
     pub fn revocations(&self) -> &Revocations {
         &self.revocations
+    }
+}
+
+impl Guests {
+    /// What a configuration says of them, if it lets any in.
+    fn new(config: &Config) -> Result<Option<Self>, ConfigError> {
+        let Some(rules) = &config.anonymous else { return Ok(None) };
+        let grants = Grants::from_lists(&rules.grants)
+            .map_err(|why| ConfigError::new("anonymous.grants", format!("cannot be: {why}")))?;
+        let places = Arc::new(Semaphore::new(rules.max_connections.min(Semaphore::MAX_PERMITS)));
+        let Anonymous { max_rooms, calls, lifetime, .. } = *rules;
+        Ok(Some(Self { grants, max_rooms, calls, lifetime, places }))
     }
 }

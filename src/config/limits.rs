@@ -18,106 +18,106 @@ const MAX_LEEWAY: Duration = Duration::from_secs(60);
 #[allow(clippy::doc_markdown, reason = "the doc comments are also the help of the command line")]
 pub struct Limits {
     /// Time from accepting a connection to the end of its HTTP request
-    #[arg(long, env = "WSGATE_HANDSHAKE_TIMEOUT", value_parser = humantime::parse_duration, default_value = "10s")]
+    #[arg(long, value_parser = humantime::parse_duration, default_value = "10s")]
     pub handshake_timeout: Duration,
     /// Bytes of an HTTP request's line and headers, a token in the query included (at least 8192)
-    #[arg(long, env = "WSGATE_MAX_HEAD_BYTES", default_value_t = Self::DEFAULT.max_head_bytes)]
+    #[arg(long, default_value_t = Self::DEFAULT.max_head_bytes)]
     pub max_head_bytes: usize,
     /// Time from the upgrade to the first frame's token; nothing but a token extends it
-    #[arg(long, env = "WSGATE_AUTH_TIMEOUT", value_parser = humantime::parse_duration, default_value = "10s")]
+    #[arg(long, value_parser = humantime::parse_duration, default_value = "10s")]
     pub auth_timeout: Duration,
     /// Bytes of a token; a first frame may have 512 more
-    #[arg(long, env = "WSGATE_MAX_TOKEN_BYTES", default_value_t = Self::DEFAULT.max_token_bytes)]
+    #[arg(long, default_value_t = Self::DEFAULT.max_token_bytes)]
     pub max_token_bytes: usize,
     /// How far into the future `nbf` may lie, for issuers whose clock is ahead; `exp` is exact
-    #[arg(long, env = "WSGATE_LEEWAY", value_parser = humantime::parse_duration, default_value = "5s")]
+    #[arg(long, value_parser = humantime::parse_duration, default_value = "5s")]
     pub leeway: Duration,
     /// How long a live connection may go on after its token has ended, to renew it
-    #[arg(long, env = "WSGATE_EXPIRY_GRACE", value_parser = humantime::parse_duration, default_value = "0s")]
+    #[arg(long, value_parser = humantime::parse_duration, default_value = "0s")]
     pub expiry_grace: Duration,
     /// How long a connection may live, however long its token does; 0s for as long as the token
-    #[arg(long, env = "WSGATE_MAX_LIFETIME", value_parser = humantime::parse_duration, default_value = "0s")]
+    #[arg(long, value_parser = humantime::parse_duration, default_value = "0s")]
     pub max_lifetime: Duration,
     /// Connections that have not proven who they are yet; more are turned away
-    #[arg(long, env = "WSGATE_MAX_UNAUTHENTICATED", default_value_t = Self::DEFAULT.max_unauthenticated)]
+    #[arg(long, default_value_t = Self::DEFAULT.max_unauthenticated)]
     pub max_unauthenticated: usize,
     /// Attempts with forged or senseless tokens from one address within a minute, before it has to wait
-    #[arg(long, env = "WSGATE_MAX_FAILURES", default_value_t = Self::DEFAULT.max_failures)]
+    #[arg(long, default_value_t = Self::DEFAULT.max_failures)]
     pub max_failures: u32,
     /// Tickets that have been made and not used
-    #[arg(long, env = "WSGATE_MAX_TICKETS", default_value_t = Self::DEFAULT.max_tickets)]
+    #[arg(long, default_value_t = Self::DEFAULT.max_tickets)]
     pub max_tickets: usize,
     /// Revocations and blocks that are kept
-    #[arg(long, env = "WSGATE_MAX_REVOCATIONS", default_value_t = Self::DEFAULT.max_revocations)]
+    #[arg(long, default_value_t = Self::DEFAULT.max_revocations)]
     pub max_revocations: usize,
     /// How long a revocation is kept that does not say; longer than any token lives
-    #[arg(long, env = "WSGATE_REVOCATION_LIFETIME", value_parser = humantime::parse_duration, default_value = "30days")]
+    #[arg(long, value_parser = humantime::parse_duration, default_value = "30days")]
     pub revocation_lifetime: Duration,
     /// Time for fetching an issuer's keys
-    #[arg(long, env = "WSGATE_KEYS_TIMEOUT", value_parser = humantime::parse_duration, default_value = "5s")]
+    #[arg(long, value_parser = humantime::parse_duration, default_value = "5s")]
     pub keys_timeout: Duration,
     /// The least time between two fetches of an issuer's keys, however many tokens name unknown ones
-    #[arg(long, env = "WSGATE_KEYS_MIN_INTERVAL", value_parser = humantime::parse_duration, default_value = "5s")]
+    #[arg(long, value_parser = humantime::parse_duration, default_value = "5s")]
     pub keys_min_interval: Duration,
     /// How long an issuer's keys are used while they cannot be fetched anew
-    #[arg(long, env = "WSGATE_KEYS_MAX_STALE", value_parser = humantime::parse_duration, default_value = "24h")]
+    #[arg(long, value_parser = humantime::parse_duration, default_value = "24h")]
     pub keys_max_stale: Duration,
     /// How long before a token ends its client is warned; at most half of the time left
-    #[arg(long, env = "WSGATE_EXPIRY_WARNING", value_parser = humantime::parse_duration, default_value = "60s")]
+    #[arg(long, value_parser = humantime::parse_duration, default_value = "60s")]
     pub expiry_warning: Duration,
     /// Bytes of a client's message
-    #[arg(long, env = "WSGATE_MAX_MESSAGE_BYTES", default_value_t = Self::DEFAULT.max_message_bytes)]
+    #[arg(long, default_value_t = Self::DEFAULT.max_message_bytes)]
     pub max_message_bytes: usize,
     /// Levels of arrays and objects in a message or a body, its `data` included
-    #[arg(long, env = "WSGATE_MAX_DEPTH", default_value_t = Self::DEFAULT.max_depth)]
+    #[arg(long, default_value_t = Self::DEFAULT.max_depth)]
     pub max_depth: usize,
     /// Malformed frames and refused renewals of one connection; the next one closes it
-    #[arg(long, env = "WSGATE_MAX_BAD_FRAMES", default_value_t = Self::DEFAULT.max_bad_frames)]
+    #[arg(long, default_value_t = Self::DEFAULT.max_bad_frames)]
     pub max_bad_frames: usize,
     /// Rooms that one connection may be in, its personal room not counted
-    #[arg(long, env = "WSGATE_MAX_ROOMS", default_value_t = Self::DEFAULT.max_rooms)]
+    #[arg(long, default_value_t = Self::DEFAULT.max_rooms)]
     pub max_rooms: usize,
     /// Calls and questions of one connection that wait for the backend
-    #[arg(long, env = "WSGATE_MAX_PENDING", default_value_t = Self::DEFAULT.max_pending)]
+    #[arg(long, default_value_t = Self::DEFAULT.max_pending)]
     pub max_pending: usize,
     /// Entries of each list of rooms, users or connections in a publish
-    #[arg(long, env = "WSGATE_MAX_TARGETS", default_value_t = Self::DEFAULT.max_targets)]
+    #[arg(long, default_value_t = Self::DEFAULT.max_targets)]
     pub max_targets: usize,
     /// Idempotency keys of events that are remembered
-    #[arg(long, env = "WSGATE_MAX_IDEMPOTENCY_KEYS", default_value_t = Self::DEFAULT.max_idempotency_keys)]
+    #[arg(long, default_value_t = Self::DEFAULT.max_idempotency_keys)]
     pub max_idempotency_keys: usize,
     /// Bytes that may wait to be written to one connection
-    #[arg(long, env = "WSGATE_MAX_OUTBOX_BYTES", default_value_t = Self::DEFAULT.max_outbox_bytes)]
+    #[arg(long, default_value_t = Self::DEFAULT.max_outbox_bytes)]
     pub max_outbox_bytes: usize,
     /// Silence of a client after which it is pinged
-    #[arg(long, env = "WSGATE_PING_INTERVAL", value_parser = humantime::parse_duration, default_value = "25s")]
+    #[arg(long, value_parser = humantime::parse_duration, default_value = "25s")]
     pub ping_interval: Duration,
     /// Silence after a ping after which the client counts as gone
-    #[arg(long, env = "WSGATE_PONG_TIMEOUT", value_parser = humantime::parse_duration, default_value = "10s")]
+    #[arg(long, value_parser = humantime::parse_duration, default_value = "10s")]
     pub pong_timeout: Duration,
     /// Time that a closed connection has to read its close code and to end TCP
-    #[arg(long, env = "WSGATE_CLOSE_TIMEOUT", value_parser = humantime::parse_duration, default_value = "5s")]
+    #[arg(long, value_parser = humantime::parse_duration, default_value = "5s")]
     pub close_timeout: Duration,
     /// Bytes that a closed connection may still send, unread, before TCP is ended
-    #[arg(long, env = "WSGATE_MAX_LINGER_BYTES", default_value_t = Self::DEFAULT.max_linger_bytes)]
+    #[arg(long, default_value_t = Self::DEFAULT.max_linger_bytes)]
     pub max_linger_bytes: usize,
     /// Bytes of a backend's request body
-    #[arg(long, env = "WSGATE_MAX_BODY_BYTES", default_value_t = Self::DEFAULT.max_body_bytes)]
+    #[arg(long, default_value_t = Self::DEFAULT.max_body_bytes)]
     pub max_body_bytes: usize,
     /// Time for a backend's request body to arrive
-    #[arg(long, env = "WSGATE_BODY_TIMEOUT", value_parser = humantime::parse_duration, default_value = "10s")]
+    #[arg(long, value_parser = humantime::parse_duration, default_value = "10s")]
     pub body_timeout: Duration,
     /// Members that one look-up of a room lists
-    #[arg(long, env = "WSGATE_MAX_LISTED_MEMBERS", default_value_t = Self::DEFAULT.max_listed_members)]
+    #[arg(long, default_value_t = Self::DEFAULT.max_listed_members)]
     pub max_listed_members: usize,
     /// How long a user has to be away from a room with presence before its members are told
-    #[arg(long, env = "WSGATE_PRESENCE_DELAY", value_parser = humantime::parse_duration, default_value = "3s")]
+    #[arg(long, value_parser = humantime::parse_duration, default_value = "3s")]
     pub presence_delay: Duration,
     /// Time over which clients are told to spread their return after a shutdown
-    #[arg(long, env = "WSGATE_RETURN_SPREAD", value_parser = humantime::parse_duration, default_value = "5s")]
+    #[arg(long, value_parser = humantime::parse_duration, default_value = "5s")]
     pub return_spread: Duration,
     /// Time that a shutdown waits for connections to end
-    #[arg(long, env = "WSGATE_DRAIN_TIMEOUT", value_parser = humantime::parse_duration, default_value = "10s")]
+    #[arg(long, value_parser = humantime::parse_duration, default_value = "10s")]
     pub drain_timeout: Duration,
 }
 

@@ -2,10 +2,9 @@
 
 use std::io::Write;
 
-use clap::CommandFactory;
 use clap_complete::{Shell, generate};
 
-use super::Arguments as CommandLine;
+use super::command_line;
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
@@ -16,6 +15,6 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     // Into memory first: `generate` panics if it cannot write.
     let mut script = Vec::new();
-    generate(arguments.shell, &mut CommandLine::command(), "wsgate", &mut script);
+    generate(arguments.shell, &mut command_line(), "wsgate", &mut script);
     Ok(std::io::stdout().write_all(&script)?)
 }

@@ -4,12 +4,14 @@ use std::io::Read;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
+use clap::ArgMatches;
 use wsgate::auth::{Permission, Rules, Ruling, Verifier};
-use wsgate::config::Issuer;
+use wsgate::config::{Issuer, Options};
 use wsgate::protocol::{RoomName, UserId};
 use wsgate::{Config, Secret, auth};
 
-use super::{Identity, println};
+use super::config::settings;
+use super::println;
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
@@ -25,7 +27,7 @@ pub(super) struct Arguments {
     #[arg(long)]
     token: Option<String>,
     #[command(flatten)]
-    identity: Box<Identity>,
+    options: Box<Options>,
 }
 
 fn permission(word: &str) -> Result<Permission, String> {
@@ -33,9 +35,9 @@ fn permission(word: &str) -> Result<Permission, String> {
 }
 
 /// Ends with 0 if it is allowed, with 1 if it is not, and with 2 if the backend would be asked.
-pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let Arguments { action, room, user, token, identity } = arguments;
-    let mut config = identity.configure()?;
+pub(super) async fn run(arguments: Arguments, matches: &ArgMatches) -> anyhow::Result<ExitCode> {
+    let Arguments { action, room, user, token, .. } = arguments;
+    let mut config = settings(matches)?.configure()?;
     // Nothing is served: the keys of backends do not matter, and all else is to be checked.
     (config.api_key, config.api_keys) = (Some(Secret::new("not needed to explain")), Vec::new());
     if config.issuers.is_empty() && user.is_some() {

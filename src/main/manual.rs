@@ -4,10 +4,10 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use clap::{Command, CommandFactory};
+use clap::Command;
 use clap_mangen::Man;
 
-use super::Arguments as CommandLine;
+use super::command_line;
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
@@ -18,7 +18,7 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     // A page for each `help` would only repeat the others.
-    let mut command = CommandLine::command().disable_help_subcommand(true);
+    let mut command = described(command_line().disable_help_subcommand(true));
     command.build();
     let Some(dir) = &arguments.dir else {
         let mut text = Vec::new();
@@ -27,6 +27,16 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     };
     let written = std::fs::create_dir_all(dir).and_then(|()| write(&command, dir));
     written.with_context(|| format!("cannot write the manual into {}", dir.display()))
+}
+
+/// The same command, where options that are left out of the short help keep their words: a page would leave out
+/// what is in the short help alone.
+fn described(command: Command) -> Command {
+    let command = command.mut_args(|arg| match (arg.get_long_help(), arg.get_help().cloned()) {
+        (None, Some(help)) => arg.long_help(help),
+        _ => arg,
+    });
+    command.mut_subcommands(described)
 }
 
 /// Writes the page of a command, and those of the commands below it.

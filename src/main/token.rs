@@ -5,14 +5,16 @@ use std::path::PathBuf;
 use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
-use clap::Subcommand;
+use clap::{ArgMatches, Subcommand};
 use jsonwebtoken::Algorithm;
 use serde_json::{Map, Value, json};
 use wsgate::auth::{Explanation, Grants, SigningKey, Verifier, generate};
+use wsgate::config::Options;
 use wsgate::protocol::UserId;
 use wsgate::{Clock, Config};
 
-use super::{Identity, JWT_SECRET, println, secret};
+use super::config::{JWT_SECRET, given, how_to_make, settings};
+use super::println;
 
 #[derive(clap::Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
@@ -30,7 +32,7 @@ enum Command {
         /// The token; `-` reads it from the standard input, where no other user can see it
         token: String,
         #[command(flatten)]
-        identity: Box<Identity>,
+        options: Box<Options>,
     },
     /// Make a private key (PEM), or a secret, for development
     Key {
@@ -70,10 +72,10 @@ struct Sign {
     claims: Vec<String>,
 }
 
-pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
+pub(super) async fn run(arguments: Arguments, matches: &ArgMatches) -> anyhow::Result<()> {
     match arguments.command {
         None => sign(arguments.sign),
-        Some(Command::Check { token, identity }) => check(&token, *identity).await,
+        Some(Command::Check { token, .. }) => check(&token, matches).await,
         Some(Command::Key { algorithm }) => println(&generate(algorithm).map_err(anyhow::Error::msg)?),
         Some(Command::Jwks { keys }) => jwks(&keys),
     }
@@ -91,10 +93,13 @@ fn sign(sign: Sign) -> anyhow::Result<()> {
             let kid = sign.kid.map_or_else(|| key.kid(), Ok)?;
             key.with_kid(Some(kid))
         }
-        None => SigningKey::secret(&secret(JWT_SECRET, 48)?, sign.algorithm.unwrap_or(Algorithm::HS256))
-            .map_err(anyhow::Error::msg)
-            .context("--algorithm")?
-            .with_kid(sign.kid),
+        None => SigningKey::secret(
+            &given(JWT_SECRET)?.with_context(|| how_to_make(JWT_SECRET, 48))?,
+            sign.algorithm.unwrap_or(Algorithm::HS256),
+        )
+        .map_err(anyhow::Error::msg)
+        .context("--algorithm")?
+        .with_kid(sign.kid),
     };
     let now = Clock::system().unix();
     let mut claims = Map::new();
@@ -121,13 +126,16 @@ fn jwks(paths: &[PathBuf]) -> anyhow::Result<()> {
     println(&serde_json::to_string_pretty(&json!({ "keys": keys }))?)
 }
 
-async fn check(token: &str, identity: Identity) -> anyhow::Result<()> {
+async fn check(token: &str, matches: &ArgMatches) -> anyhow::Result<()> {
     let mut token = token.to_owned();
     if token == "-" {
         token.clear();
         std::io::stdin().read_to_string(&mut token).context("the token cannot be read")?;
     }
-    let config = identity.configure()?;
+    let config = settings(matches)?.configure()?;
+    if config.issuers.is_empty() {
+        bail!("{}", how_to_make(JWT_SECRET, 48));
+    }
     let verifier = Verifier::new(&config)?;
     verifier.fetch_keys().await;
     let explanation = verifier.explain(token.trim()).await;

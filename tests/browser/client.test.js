@@ -18,7 +18,7 @@ const startGateway = async (t, page, listen = "127.0.0.1:0") => {
     t,
     WSGATE,
     ["serve", "--listen", listen, "--backend-listen", "127.0.0.1:0", "--allow-origin", page],
-    { until: /listening public=(\S+) backend=(\S+)/, env: { WSGATE_JWT_SECRET: SECRET, WSGATE_API_KEY: KEY } },
+    { until: /listening public=(\S+) backend=(\S+)/, env: { WSGATE_JWT_SECRET: SECRET, WSGATE_API_KEY: KEY, WSGATE_LOG_FORMAT: "text" } },
   );
   const [, at, backend] = match;
   const connections = async (user) => {

@@ -13,7 +13,7 @@ use crate::support::{API_KEY, Client, JWT_SECRET, within_reason};
 /// The binary with nothing of this environment that it would heed.
 fn wsgate(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_wsgate"));
-    command.args(arguments).env_clear().stdin(Stdio::null()).kill_on_drop(true);
+    command.args(arguments).env_clear().env("WSGATE_LOG_FORMAT", "text").stdin(Stdio::null()).kill_on_drop(true);
     command
 }
 
@@ -688,7 +688,8 @@ async fn listed(command: &[String]) -> (Vec<String>, Vec<String>) {
     let after = help.split("\nCommands:\n").nth(1).unwrap_or_default();
     let commands = after.split("\n\n").next().unwrap().lines().filter_map(|line| line.split_whitespace().next());
     let commands = commands.filter(|name| *name != "help").map(str::to_owned).collect();
-    let names = help.lines().map(str::trim_start).filter(|line| line.starts_with('-'));
+    // `--listen <ADDRESS>` and `-h, --help`, but not the values of an option, which come as `- text`.
+    let names = help.lines().map(str::trim_start).filter(|line| line.starts_with('-') && !line.starts_with("- "));
     let names = names.map(|line| &line[line.find("--").expect("every option has a long name")..]);
     let options = names.map(|name| name.split([' ', '=', '[', ',']).next().unwrap().to_owned()).collect();
     (commands, options)
@@ -710,7 +711,12 @@ async fn the_manual_has_a_page_for_each_command_with_each_of_its_options() {
         let (below, options) = listed(&command).await;
         for option in options {
             let bold = format!("\\fB{}\\fR", option.replace('-', r"\-"));
-            assert!(page.contains(&bold), "{name} has no {option}");
+            let (_, entry) = page
+                .split("\n.TP\n")
+                .find_map(|entry| entry.split_once(&bold).filter(|(before, _)| !before.contains('\n')))
+                .unwrap_or_else(|| panic!("{name} has no {option}"));
+            let words = entry.lines().nth(1).unwrap_or_default();
+            assert!(!words.is_empty() && !words.starts_with('.'), "{name} says nothing of {option}: {entry}");
             options_seen += 1;
         }
         for word in below {

@@ -202,6 +202,7 @@ fn wsgate(config: &TempFile) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_wsgate"));
     command.args(["serve", "--listen", "127.0.0.1:0", "--backend-listen", "127.0.0.1:0", "--config"]);
     command.arg(&config.0).env_clear().env("WSGATE_JWT_SECRET", JWT_SECRET).env("WSGATE_LOG", "trace");
+    command.env("WSGATE_LOG_FORMAT", "text");
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
     command
 }

@@ -18,7 +18,7 @@ const API_KEY = "an API key of the tests";
 /** Starts the binary once, and waits until it listens. */
 const run = async (args) => {
   const child = spawn(BINARY, ["serve", ...args], {
-    env: { WSGATE_JWT_SECRET: JWT_SECRET, WSGATE_API_KEY: API_KEY },
+    env: { WSGATE_JWT_SECRET: JWT_SECRET, WSGATE_API_KEY: API_KEY, WSGATE_LOG_FORMAT: "text" },
     stdio: ["ignore", "ignore", "pipe"],
   });
   const kill = () => child.kill("SIGKILL");

@@ -1,0 +1,62 @@
+//! From what an operator has written to what the gateway runs with.
+
+use std::path::Path;
+
+use super::options::variable;
+use super::{Config, ConfigError, Issuer, Origins, Secret, Settings};
+
+impl Settings {
+    /// What the gateway runs with. Secrets are read now, from the environment or their files. What is
+    /// wrong with values beside each other, [`Config::check`] says.
+    ///
+    /// # Errors
+    /// The first setting that cannot be.
+    pub fn configure(&self) -> Result<Config, ConfigError> {
+        let (options, sections) = (&self.options, self.sections.clone());
+        let jwt_secret = secret("jwt_secret", options.jwt_secret_file.as_deref())?;
+        let mut config = Config::new(Secret::new(""), Secret::new(""));
+        // The secret is one more issuer, if there are others.
+        config.issuers = sections.issuers.into_iter().chain(jwt_secret.map(Issuer::with_secret)).collect();
+        config.api_key = secret("api_key", options.api_key_file.as_deref())?;
+        config.api_keys = sections.api_keys;
+        config.rooms = sections.rooms;
+        config.backend = sections.backend;
+        config.anonymous = sections.anonymous;
+        config.origins = Origins::list(options.allow_origin.clone()).required(options.require_origin);
+        config.cookie.clone_from(&options.cookie);
+        config.trusted_proxies.clone_from(&options.trusted_proxy);
+        config.state_file.clone_from(&options.state_file);
+        config.limits = options.limits.clone();
+        config.workers = match options.workers {
+            Some(workers) => workers,
+            None => std::thread::available_parallelism()
+                .map_err(|error| ConfigError::new("workers", format!("must be given: {error}")))?,
+        };
+        Ok(config)
+    }
+}
+
+/// A secret from the environment or from a file, if it is in one of them: an argument would be seen by
+/// every user of the machine.
+fn secret(name: &'static str, file: Option<&Path>) -> Result<Option<Secret>, ConfigError> {
+    let variable = variable(name);
+    let in_environment = match std::env::var(&variable) {
+        Ok(text) => Some(text).filter(|text| !text.is_empty()),
+        Err(std::env::VarError::NotPresent) => None,
+        Err(std::env::VarError::NotUnicode(_)) => return Err(ConfigError::new(variable, "is not UTF-8")),
+    };
+    match (in_environment, file) {
+        (Some(_), Some(_)) => {
+            Err(ConfigError::new(format!("{name}_file"), format!("and {variable} are both given: leave one out")))
+        }
+        (Some(text), None) => Ok(Some(Secret::new(text))),
+        (None, None) => Ok(None),
+        (None, Some(path)) => {
+            let text = std::fs::read_to_string(path).map_err(|error| {
+                ConfigError::new(format!("{name}_file"), format!("{} cannot be read: {error}", path.display()))
+            })?;
+            let text = text.strip_suffix('\n').map_or(text.as_str(), |line| line.strip_suffix('\r').unwrap_or(line));
+            Ok(Some(Secret::new(text)))
+        }
+    }
+}

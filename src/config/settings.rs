@@ -1,0 +1,410 @@
+//! Where each setting comes from. A flag counts before the environment, the environment before the
+//! configuration file, and that before the default.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::path::PathBuf;
+
+use clap::parser::ValueSource;
+use clap::{Arg, ArgMatches, FromArgMatches};
+use serde::de::DeserializeOwned;
+use toml::{Table, Value};
+
+use super::file::{File, Written, fields, suggest, with_suggestion};
+use super::options::{Options, is_list, variable};
+use super::{Anonymous, Backend, Secret};
+
+/// Fields of sections that hold secrets; they are not printed.
+const SECRETS: [&str; 2] = ["secret", "key"];
+/// What stands for a secret.
+const MASK: &str = "***";
+
+/// All that an operator has decided, from wherever.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// What is one value each.
+    pub options: Options,
+    /// What is more than that.
+    pub sections: File,
+    /// Every setting by itself, in the order of the help.
+    pub list: Vec<Setting>,
+}
+
+/// One option or section.
+#[derive(Debug, Clone)]
+pub struct Setting {
+    /// Its name in the configuration file.
+    pub name: String,
+    /// As it stands in the configuration file, secrets masked; behind `#` if it has no value.
+    pub text: String,
+    /// Where it comes from.
+    pub origin: Origin,
+    /// Whether it takes effect without a restart.
+    pub live: bool,
+    /// What it really is, to see whether it has changed.
+    whole: Secret,
+}
+
+/// Where a setting comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// An argument of the command.
+    Flag(String),
+    /// A variable of the environment.
+    Environment(String),
+    /// The configuration file, and the line there.
+    File(PathBuf, usize),
+    /// Nobody has decided.
+    Default,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Flag(name) => write!(f, "flag {name}"),
+            Self::Environment(name) => write!(f, "environment {name}"),
+            Self::File(path, line) => write!(f, "{} line {line}", path.display()),
+            Self::Default => f.write_str("default"),
+        }
+    }
+}
+
+impl Settings {
+    /// Gathers them: from the arguments of a command that has the [`Options`], and the environment; and
+    /// from the configuration file that these name, which is read now.
+    ///
+    /// # Errors
+    /// In words: the file cannot be read, or what is wrong where.
+    pub fn gather(matches: &ArgMatches) -> Result<Self, String> {
+        let path = matches.get_one::<PathBuf>("config");
+        let written = path.map(|path| Written::read(path)).transpose()?;
+        let mut gathering = Gathering { matches, written: written.unwrap_or_default(), path: path.cloned() };
+        let (options, mut list) = gathering.options()?;
+        let (sections, others) = gathering.sections()?;
+        gathering.check_all_known(&list)?;
+        list.extend(others);
+        Ok(Self { options, sections, list })
+    }
+
+    /// The settings that are not what they were, by name: those that can take effect now, and those that
+    /// need a restart.
+    pub fn changed_since(&self, before: &Self) -> (Vec<String>, Vec<String>) {
+        let value =
+            |list: &[Setting], name: &str| list.iter().find(|other| other.name == name).map(|it| it.whole.clone());
+        let changed =
+            self.list.iter().filter(|setting| value(&before.list, &setting.name).as_ref() != Some(&setting.whole));
+        let (live, others): (Vec<_>, Vec<_>) = changed.partition(|setting| setting.live);
+        let names = |settings: Vec<&Setting>| settings.into_iter().map(|setting| setting.name.clone()).collect();
+        (names(live), names(others))
+    }
+}
+
+/// What the settings are gathered from.
+struct Gathering<'a> {
+    matches: &'a ArgMatches,
+    /// What has not been taken yet.
+    written: Written,
+    path: Option<PathBuf>,
+}
+
+impl Gathering<'_> {
+    /// The options, by their own rules, wherever their values come from: as if all were arguments.
+    fn options(&mut self) -> Result<(Options, Vec<Setting>), String> {
+        let command = Options::command();
+        let (mut arguments, mut list) = (Vec::<OsString>::new(), Vec::new());
+        for arg in command.get_arguments() {
+            let (values, origin) = self.values(arg)?;
+            let given: Vec<OsString> = values.iter().map(|value| argument(arg, value)).collect();
+            if let Origin::File(..) = origin {
+                // By itself, so that it is clear which value is wrong.
+                let alone = command.clone().try_get_matches_from(&given);
+                alone.map_err(|error| format!("{origin}: {}: {}", arg.get_id(), reason(&error)))?;
+            }
+            arguments.extend(given);
+            list.push(setting(arg, &values, origin));
+        }
+        let matches = command.try_get_matches_from(arguments).map_err(|error| reason(&error))?;
+        let mut options = Options::from_arg_matches(&matches).map_err(|error| reason(&error))?;
+        self.resolve(&mut options, &list);
+        Ok((options, list))
+    }
+
+    /// The values of one option.
+    fn values(&mut self, arg: &Arg) -> Result<(Vec<String>, Origin), String> {
+        let name = arg.get_id().as_str();
+        let given = || -> Result<Vec<String>, String> {
+            let raw = self.matches.get_raw(name).into_iter().flatten();
+            raw.map(|value| value.to_str().map(str::to_owned).ok_or(format!("{name} is not UTF-8"))).collect()
+        };
+        match self.matches.value_source(name) {
+            Some(ValueSource::CommandLine) => Ok((given()?, Origin::Flag(format!("--{}", name.replace('_', "-"))))),
+            Some(ValueSource::EnvVariable) => Ok((given()?, Origin::Environment(variable(name)))),
+            _ => match self.written.values.remove(name).filter(|_| name != "config") {
+                Some((value, line)) => {
+                    let origin = Origin::File(self.path.clone().unwrap_or_default(), line);
+                    let values = texts(value, is_list(arg)).map_err(|why| format!("{origin}: {name} {why}"))?;
+                    Ok((values, origin))
+                }
+                None => {
+                    let defaults = arg.get_default_values().iter();
+                    Ok((defaults.map(|value| value.to_string_lossy().into_owned()).collect(), Origin::Default))
+                }
+            },
+        }
+    }
+
+    /// Paths that stand in the file are relative to its folder.
+    fn resolve(&self, options: &mut Options, list: &[Setting]) {
+        let paths = [
+            ("jwt_secret_file", &mut options.jwt_secret_file),
+            ("api_key_file", &mut options.api_key_file),
+            ("state_file", &mut options.state_file),
+        ];
+        for (name, path) in paths {
+            let in_file = list.iter().any(|it| it.name == name && matches!(it.origin, Origin::File(..)));
+            if let Some(path) = path.as_mut().filter(|_| in_file) {
+                *path = self.written.folder().join(&*path);
+            }
+        }
+    }
+
+    /// The sections. Each may stand in a variable of the environment as well, whole, as an array or table
+    /// of TOML; and each field of those that are one table.
+    fn sections(&mut self) -> Result<(File, Vec<Setting>), String> {
+        let mut sections = self.written.sections()?;
+        let mut list = Vec::new();
+        for name in File::names() {
+            let written = self.written.values.remove(*name);
+            let (mut value, mut origin) = match written {
+                Some((value, line)) => (Some(value), Origin::File(self.path.clone().unwrap_or_default(), line)),
+                None => (None, Origin::Default),
+            };
+            if let Some(text) = environment(&variable(name))? {
+                let read = format!("{name} = {text}").parse::<File>().and_then(|file| Ok((file, parse(&text)?)));
+                let (file, whole) = read.map_err(|why| format!("{}: {why}", variable(name)))?;
+                (value, origin) = (Some(whole), Origin::Environment(variable(name)));
+                sections.take(name, file);
+            }
+            for (field, text) in fields_in_environment(name)? {
+                let table = value.get_or_insert_with(|| Table::new().into());
+                let Some(table) = table.as_table_mut() else { continue };
+                table.insert(field.to_owned(), parse(&text).unwrap_or(Value::String(text)));
+                let named = variable(&format!("{name}_{field}"));
+                sections.put(name, table.clone()).map_err(|why| format!("{named}: {why}"))?;
+                origin = Origin::Environment(named);
+            }
+            let whole = Secret::new(value.as_ref().map(Value::to_string).unwrap_or_default());
+            let text = value.map_or_else(|| format!("# {name} ="), |value| section(name, masked(value)));
+            let live = *name != "backend";
+            list.push(Setting { name: (*name).to_owned(), text, origin, live, whole });
+        }
+        Ok((sections, list))
+    }
+
+    /// Whether something is left that nobody knows.
+    fn check_all_known(&self, known: &[Setting]) -> Result<(), String> {
+        let Some((name, (_, line))) = self.written.values.iter().min_by_key(|(_, (_, line))| *line) else {
+            return Ok(());
+        };
+        let path = self.path.clone().unwrap_or_default();
+        let place = Origin::File(path, *line);
+        if matches!(name.as_str(), "jwt_secret" | "api_key") {
+            let variable = variable(name);
+            return Err(format!(
+                "{place}: {name} does not stand here: give {name}_file, or {variable} in the environment"
+            ));
+        }
+        let names = known.iter().map(|setting| setting.name.as_str()).chain(File::names().iter().copied());
+        let meant = suggest(name, names).map(|meant| format!(": did you mean `{meant}`?")).unwrap_or_default();
+        Err(format!("{place}: unknown option `{name}`{meant}"))
+    }
+}
+
+impl File {
+    /// Puts one section of another file in the place of this one's.
+    fn take(&mut self, name: &str, other: Self) {
+        match name {
+            "issuers" => self.issuers = other.issuers,
+            "rooms" => self.rooms = other.rooms,
+            "backend" => self.backend = other.backend,
+            "anonymous" => self.anonymous = other.anonymous,
+            _ => self.api_keys = other.api_keys,
+        }
+    }
+
+    /// Puts a section in place that is one table.
+    fn put(&mut self, name: &str, table: Table) -> Result<(), String> {
+        fn read<T: DeserializeOwned>(table: Table) -> Result<T, String> {
+            T::deserialize(Value::from(table)).map_err(|error| with_suggestion(error.message()))
+        }
+        match name {
+            "backend" => self.backend = Some(read(table)?),
+            _ => self.anonymous = Some(read(table)?),
+        }
+        Ok(())
+    }
+}
+
+/// The fields of a section that stand in the environment, if it is one table.
+fn fields_in_environment(section: &str) -> Result<Vec<(&'static str, String)>, String> {
+    let fields = match section {
+        "backend" => fields::<Backend>(),
+        "anonymous" => fields::<Anonymous>(),
+        _ => &[],
+    };
+    // What is read from another variable is named there.
+    let values = fields.iter().map(|field| Ok((*field, environment(&variable(&format!("{section}_{field}")))?)));
+    let values: Result<Vec<_>, String> = values.collect();
+    Ok(values?.into_iter().filter_map(|(field, value)| Some((field, value?))).collect())
+}
+
+/// A variable of the environment; an empty one counts as none.
+fn environment(name: &str) -> Result<Option<String>, String> {
+    match std::env::var(name) {
+        Ok(value) => Ok(Some(value).filter(|value| !value.is_empty())),
+        Err(std::env::VarError::NotPresent) => Ok(None),
+        Err(std::env::VarError::NotUnicode(_)) => Err(format!("{name} is not UTF-8")),
+    }
+}
+
+/// A value as it stands behind a name in TOML.
+fn parse(text: &str) -> Result<Value, String> {
+    let table: Table = toml::from_str(&format!("value = {text}")).map_err(|error| error.message().to_owned())?;
+    table.get("value").cloned().ok_or_else(|| "is not one value".to_owned())
+}
+
+/// What stands in the file, as it would stand in an argument.
+fn texts(value: Value, list: bool) -> Result<Vec<String>, &'static str> {
+    let text = |value: Value| match value {
+        Value::String(text) => Ok(text),
+        Value::Integer(_) | Value::Float(_) | Value::Boolean(_) => Ok(value.to_string()),
+        Value::Array(_) | Value::Table(_) | Value::Datetime(_) => {
+            Err("must be one value: a string, a number or a boolean")
+        }
+    };
+    match value {
+        Value::Array(values) if list => values.into_iter().map(text).collect(),
+        value if list => text(value).map(|one| vec![one]).map_err(|_| "must be a list of strings"),
+        value => text(value).map(|one| vec![one]),
+    }
+}
+
+/// An argument as clap reads it.
+fn argument(arg: &Arg, value: &str) -> OsString {
+    format!("--{}={value}", arg.get_long().unwrap_or_default()).into()
+}
+
+fn setting(arg: &Arg, values: &[String], origin: Origin) -> Setting {
+    let name = arg.get_id().to_string();
+    let values: Vec<_> = values.iter().map(|value| in_toml(value)).collect();
+    let value = match values.as_slice() {
+        [] => None,
+        several if is_list(arg) => Some(format!("[{}]", several.join(", "))),
+        [one, ..] => Some(one.clone()),
+    };
+    let text = value.map_or_else(|| format!("# {name} ="), |value| format!("{name} = {value}"));
+    Setting { live: Options::is_live(&name), name, whole: Secret::new(text.clone()), text, origin }
+}
+
+/// A value of an option in TOML: numbers and booleans bare, all else in quotes.
+pub(super) fn in_toml(text: &str) -> String {
+    match parse(text) {
+        Ok(value @ (Value::Integer(_) | Value::Boolean(_))) if value.to_string() == text => text.to_owned(),
+        _ => Value::from(text).to_string(),
+    }
+}
+
+/// What is wrong with an argument, in one line and without the way to the help.
+fn reason(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let line = text.lines().next().unwrap_or_default();
+    line.strip_prefix("error: ").unwrap_or(line).to_owned()
+}
+
+/// A section as it stands in a file.
+fn section(name: &str, value: Value) -> String {
+    let table = Table::from_iter([(name.to_owned(), value)]);
+    // What was read can be written.
+    toml::to_string(&table).unwrap_or_default().trim_end().to_owned()
+}
+
+/// The same without its secrets.
+fn masked(value: Value) -> Value {
+    match value {
+        Value::Table(table) => {
+            Value::Table(table.into_iter().map(|(name, value)| (name.clone(), mask(&name, value))).collect())
+        }
+        Value::Array(values) => Value::Array(values.into_iter().map(masked).collect()),
+        value => value,
+    }
+}
+
+fn mask(name: &str, value: Value) -> Value {
+    match value {
+        Value::String(_) if SECRETS.contains(&name) => MASK.into(),
+        // An address may have a password in it.
+        Value::String(text) if name.ends_with("_url") => without_password(&text).into(),
+        value => masked(value),
+    }
+}
+
+fn without_password(address: &str) -> String {
+    let Ok(mut url) = reqwest::Url::parse(address) else { return address.to_owned() };
+    if url.password().is_none() {
+        return address.to_owned();
+    }
+    // It can have one: it has.
+    url.set_password(Some(MASK)).map_or_else(|()| MASK.to_owned(), |()| url.into())
+}
+
+/// The names of all variables of the environment that are heeded.
+fn variables() -> Vec<String> {
+    let options = Options::command();
+    let options = options.get_arguments().map(|arg| arg.get_id().to_string());
+    let sections = File::names().iter().flat_map(|section| {
+        let fields = match *section {
+            "backend" => fields::<Backend>(),
+            "anonymous" => fields::<Anonymous>(),
+            _ => &[],
+        };
+        std::iter::once((*section).to_owned()).chain(fields.iter().map(move |field| format!("{section}_{field}")))
+    });
+    let secrets = ["jwt_secret", "api_key"].map(str::to_owned);
+    options.chain(sections).chain(secrets).map(|name| variable(&name)).collect()
+}
+
+/// Variables of the environment that look like ours and are none, each with what was probably meant.
+pub fn misspelt_variables() -> Vec<(String, String)> {
+    let known = variables();
+    let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    let unknown = names.filter(|name| name.starts_with(super::options::PREFIX) && !known.contains(name));
+    let meant =
+        |name: String| suggest(&name, known.iter().map(String::as_str)).map(|meant| (name.clone(), meant.to_owned()));
+    // Those that resemble none are somebody else's, as what Kubernetes says of a service of this name.
+    unknown.filter_map(meant).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_field_that_holds_a_secret_is_printed() {
+        for source in [include_str!("issuer.rs"), include_str!("backend.rs"), include_str!("api_key.rs")] {
+            let fields = source.lines().filter(|line| line.contains(": Option<Secret>,"));
+            for field in fields.filter_map(|line| line.trim().strip_prefix("pub ")?.split_once(':')) {
+                assert!(SECRETS.contains(&field.0), "{}", field.0);
+            }
+        }
+        let value = parse(r#"[{keys = [{secret = "hush"}], jwks_url = "https://me:hush@example.com/"}]"#).unwrap();
+        let shown = section("issuers", masked(value));
+        assert!(!shown.contains("hush") && shown.contains("https://me:***@example.com/"), "{shown}");
+    }
+
+    #[test]
+    fn values_are_written_as_they_are_read() {
+        for (text, toml) in [("5", "5"), ("true", "true"), ("10s", "\"10s\""), ("0.0.0.0:8080", "\"0.0.0.0:8080\"")] {
+            assert_eq!(in_toml(text), toml);
+        }
+    }
+}
