@@ -4,7 +4,6 @@
 //!
 //!     cargo run --release --example echo -- 127.0.0.1:9001
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -13,6 +12,7 @@ use axum::response::IntoResponse;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use wsgate::config::LiveLimits;
 use wsgate::connection::{Message, Socket, Upgrade};
 use wsgate::protocol::Frame;
 use wsgate::server::{Http, accept};
@@ -30,10 +30,10 @@ async fn main() -> std::io::Result<()> {
 /// Echoes to whoever connects, at any path.
 pub async fn run(listener: TcpListener) {
     let limits = Limits { max_message_bytes: 64 * MIB, max_outbox_bytes: 512 * MIB, ..Limits::DEFAULT };
-    let limits = Arc::new(limits);
+    let limits = LiveLimits::new(limits);
     let (clock, tasks) = (Clock::system(), TaskTracker::new());
     let routes = Router::new().fallback({
-        let (limits, clock, tasks) = (Arc::clone(&limits), clock.clone(), tasks.clone());
+        let (limits, clock, tasks) = (limits.clone(), clock.clone(), tasks.clone());
         |request: Request| async move {
             match Upgrade::accept(request) {
                 Ok(upgrade) => upgrade.on(&tasks, limits, clock, |socket, _place| echo(socket)),

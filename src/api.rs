@@ -7,6 +7,7 @@ mod identity;
 mod inquiry;
 mod key;
 mod openapi;
+mod operate;
 mod publish;
 
 use std::str::FromStr;
@@ -25,9 +26,10 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::auth::{Authenticator, Rules};
+use crate::auth::{Authenticator, LiveRules};
 use crate::backend::Backend;
-use crate::config::{ApiAction, Config};
+use crate::clock::Clock;
+use crate::config::{ApiAction, LiveLimits};
 use crate::errand::Errands;
 use crate::hub::{Entry, Hub, Member};
 use crate::inquiry::Inquiries;
@@ -39,6 +41,7 @@ use crate::protocol::{
 
 pub(crate) use idempotency::Idempotency;
 pub use key::ApiKeys;
+pub use operate::{Reloaded, Reread};
 
 use body::RoomBody;
 use key::{Caller, check_key};
@@ -49,13 +52,17 @@ pub(crate) struct Api {
     /// Who may ask.
     pub(crate) keys: ApiKeys,
     /// What is allowed.
-    pub(crate) config: Config,
+    pub(crate) limits: LiveLimits,
+    /// What tells the time.
+    pub(crate) clock: Clock,
+    /// Reads the configuration again, where there is one to read.
+    pub(crate) reread: Option<Reread>,
     /// Who is where.
     pub(crate) hub: Arc<Hub>,
     /// Decides who gets in.
     pub(crate) authenticator: Arc<Authenticator>,
     /// Who may do what in rooms.
-    pub(crate) rules: Arc<Rules>,
+    pub(crate) rules: LiveRules,
     /// Whom to ask what rules leave open.
     pub(crate) backend: Arc<Backend>,
     /// What is to be asked of live connections.
@@ -102,6 +109,7 @@ fn with_key() -> OpenApiRouter<Arc<Api>> {
         .routes(needs(ApiAction::Read, routes!(room)))
         .merge(identity::operations())
         .merge(access::operations())
+        .merge(operate::operations())
         .routes(needs(ApiAction::Request, routes!(inquiry::request)))
         .routes(needs_any_key(routes!(openapi::openapi)))
 }
@@ -158,7 +166,7 @@ struct Listed {
 async fn room(State(api): State<Arc<Api>>, caller: Caller, path: PathName) -> Result<Response, Problem> {
     let room: RoomName = named("room", path)?;
     caller.room(&room)?;
-    let max = api.config.limits.max_listed_members;
+    let max = api.limits.get().max_listed_members;
     let (total, members) = api.hub.members_of(&room, max);
     let users = api.hub.users_in(&room, max).members;
     let listed = members.iter().map(|member| Listed { user: member.user().clone(), connection: member.id() }).collect();
@@ -284,15 +292,16 @@ async fn metrics(State(api): State<Arc<Api>>) -> impl IntoResponse {
 
 impl Api {
     fn bounds(&self) -> Bounds {
-        Bounds { max_depth: self.config.limits.max_depth, max_targets: self.config.limits.max_targets }
+        let limits = self.limits.get();
+        Bounds { max_depth: limits.max_depth, max_targets: limits.max_targets }
     }
 
     /// Reads a body whole, within limits of size and time. What it says it is does not matter:
     /// `curl -d` calls everything a form.
     async fn body(&self, request: Request) -> Result<Vec<u8>, Problem> {
-        let limits = &self.config.limits;
+        let limits = Arc::clone(&self.limits.get());
         let whole = Limited::new(request.into_body(), limits.max_body_bytes).collect();
-        match self.config.clock.timeout(limits.body_timeout, whole).await {
+        match self.clock.timeout(limits.body_timeout, whole).await {
             Some(Ok(body)) => Ok(body.to_bytes().to_vec()),
             Some(Err(error)) if error.is::<LengthLimitError>() => {
                 let detail = format!("a body may have {} bytes at most", limits.max_body_bytes);

@@ -24,7 +24,7 @@ pub use identity::{ANONYMOUS_PREFIX, Authority, Details, Guest, Handles, Identit
 pub use reason::{Reason, TokenError};
 pub use remote::KeysStatus;
 pub use revocation::{Concerned, Revocation, RevocationError, Revocations, Subject};
-pub use rules::{Decision, Rules, Ruling};
+pub use rules::{Decision, LiveRules, Rules, Ruling};
 pub use signer::{Claims, SigningKey, generate, mint};
 pub use ticket::{Offer, TicketError, Tickets};
 pub use verifier::{Explanation, Verifier};

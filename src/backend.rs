@@ -263,6 +263,11 @@ impl Backend {
         self.memory.lock().forget(user);
     }
 
+    /// Forgets what has been answered about anybody.
+    pub fn forget_all(&self) {
+        self.memory.lock().forget_all();
+    }
+
     /// Tells the backend that something has happened, sooner or later. One event is made after the other:
     /// what one counts, it counts after those before it.
     pub fn tell(&self, event: impl FnOnce() -> Event) {

@@ -8,6 +8,7 @@ mod entrance;
 mod handshake;
 mod life;
 mod logout;
+mod place;
 mod session;
 mod socket;
 mod upgrade;
@@ -16,6 +17,7 @@ mod wire;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::HeaderMap;
@@ -27,10 +29,10 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::auth::{Attempts, Authenticator, Reason, Rules, TokenError};
+use crate::auth::{Attempts, Authenticator, LiveRules, Reason, TokenError};
 use crate::backend::Backend;
 use crate::clock::Clock;
-use crate::config::{Limits, Origins};
+use crate::config::{Config, LiveLimits, Origins};
 use crate::errand::Errands;
 use crate::hub::{Flusher, Hub};
 use crate::inquiry::Inquiries;
@@ -41,9 +43,11 @@ use asset::Script;
 pub(crate) use credential::Peer;
 use credential::Visitor;
 use entrance::Arrival;
+pub use handshake::Handshake;
 pub(crate) use handshake::read_head;
-pub use handshake::{Handshake, Place};
 use life::Life;
+pub use place::Place;
+pub(crate) use place::Places;
 
 pub use socket::{Ended, Message, Socket};
 pub use upgrade::Upgrade;
@@ -55,7 +59,7 @@ pub(crate) const GOODBYES_AT_ONCE: usize = 16;
 /// What every connection of a worker needs: shared by all of them.
 pub(crate) struct Door {
     /// What is allowed.
-    pub(crate) limits: Arc<Limits>,
+    pub(crate) limits: LiveLimits,
     /// What tells the time.
     pub(crate) clock: Clock,
     /// Who is where.
@@ -71,9 +75,9 @@ pub(crate) struct Door {
     /// What is counted.
     pub(crate) metrics: Arc<Metrics>,
     /// Whose pages may connect, where a token may be, and whom to believe.
-    pub(crate) admission: Arc<Admission>,
+    pub(crate) admission: Arc<ArcSwap<Admission>>,
     /// Who may do what in rooms.
-    pub(crate) rules: Arc<Rules>,
+    pub(crate) rules: LiveRules,
     /// Whom to ask what rules leave open.
     pub(crate) backend: Arc<Backend>,
     /// What backends want to know of live connections.
@@ -94,6 +98,17 @@ pub(crate) struct Admission {
     pub(crate) cookie: Option<String>,
     /// Proxies whose `X-Forwarded-For` is believed.
     pub(crate) trusted_proxies: Vec<IpNet>,
+}
+
+impl Admission {
+    /// What a configuration says.
+    pub(crate) fn of(config: &Config) -> Self {
+        Self {
+            origins: config.origins.clone(),
+            cookie: config.cookie.clone(),
+            trusted_proxies: config.trusted_proxies.clone(),
+        }
+    }
 }
 
 /// The routes of the public listener, with those of whoever runs the gateway.
@@ -118,7 +133,7 @@ pub(crate) fn routes(door: Arc<Door>, others: Router) -> Router {
 /// Upgrades to a WebSocket, whatever its token is worth: a browser cannot read the answer to an
 /// upgrade that fails, but it can read a close code.
 async fn connect(State(door): State<Arc<Door>>, request: Request) -> Response {
-    let (headers, admission) = (request.headers(), &door.admission);
+    let (headers, admission) = (request.headers(), door.admission.load());
     let visitor = Visitor::of(headers, peer(&request), &admission.trusted_proxies);
     if let Err(problem) = door.check_origin(headers, &visitor).and_then(|()| door.check_attempts(&visitor)) {
         return problem.into_response();
@@ -128,7 +143,7 @@ async fn connect(State(door): State<Arc<Door>>, request: Request) -> Response {
         Ok(upgrade) => upgrade,
         Err(problem) => return problem.into_response(),
     };
-    let limits = Arc::clone(&door.limits);
+    let limits = door.limits.clone();
     let clock = door.clock.clone();
     let tasks = door.tasks.clone();
     upgrade.on(&tasks, limits, clock, move |socket, place| Life::begin(socket, door, Arrival { shown, visitor, place }))
@@ -145,7 +160,7 @@ impl Door {
         let origins = headers.get_all(ORIGIN).iter().count();
         let host = headers.get(HOST).and_then(|host| host.to_str().ok());
         let known = origins == usize::from(visitor.origin.is_some());
-        if known && self.admission.origins.allow(visitor.origin.as_deref(), host) {
+        if known && self.admission.load().origins.allow(visitor.origin.as_deref(), host) {
             return Ok(());
         }
         self.count_refusal("origin_not_allowed", visitor);

@@ -67,12 +67,12 @@ mod tests {
     use std::io::{self, IoSlice};
     use std::num::NonZeroUsize;
     use std::task::{Context, Poll};
-    use std::time::Duration;
 
     use futures_util::FutureExt;
 
     use super::*;
     use crate::Clock;
+    use crate::config::{Limits, LiveLimits};
     use crate::hub::{Hub, Outbox, Presence, RoomTraits, Wire};
 
     struct Nowhere;
@@ -97,8 +97,9 @@ mod tests {
 
     #[test]
     fn nothing_is_left_of_a_question_that_nobody_waits_for_and_others_stay() {
-        let presence = Presence::new(Clock::manual().0, Duration::ZERO);
-        let hub = Hub::new(1, Duration::ZERO, NonZeroUsize::MIN, Box::new(|_| RoomTraits::default()), presence);
+        let limits = LiveLimits::new(Limits::DEFAULT);
+        let presence = Presence::new(Clock::manual().0, limits.clone());
+        let hub = Hub::new(limits, NonZeroUsize::MIN, Box::new(|_| RoomTraits::default()), presence);
         let (id, flusher) = (ConnectionId::random().unwrap(), Arc::clone(&hub.flushers()[0]));
         let outbox = Arc::new(Outbox::new(1000, Nowhere));
         let membership = hub.enter(id, "alice".parse().unwrap(), outbox, flusher, None);

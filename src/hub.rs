@@ -20,13 +20,13 @@ mod roster;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use dashmap::{DashMap, Entry as Slot};
 use serde_json::value::RawValue;
 use smallvec::SmallVec;
 use thiserror::Error;
 
+use crate::config::LiveLimits;
 pub use crate::config::RoomTraits;
 use crate::protocol::{Close, CloseCode, ConnectionId, Frame, RoomName, UserId};
 
@@ -91,22 +91,13 @@ pub struct Hub {
     traits: Traits,
     presence: Presence,
     draining: AtomicBool,
-    max_rooms: usize,
-    return_spread: Duration,
+    limits: LiveLimits,
 }
 
 impl Hub {
-    /// An empty hub, in which a connection may join so many rooms beside its personal one.
-    /// `return_spread` is the time over which [`Hub::close_all`] spreads the clients' return, and
-    /// `workers` the number of threads that send: each is to drive one of [`Hub::flushers`], and one
-    /// of them [`Hub::presence`].
-    pub fn new(
-        max_rooms: usize,
-        return_spread: Duration,
-        workers: NonZeroUsize,
-        traits: Traits,
-        presence: Presence,
-    ) -> Arc<Self> {
+    /// An empty hub. `workers` is the number of threads that send: each is to drive one of
+    /// [`Hub::flushers`], and one of them [`Hub::presence`].
+    pub fn new(limits: LiveLimits, workers: NonZeroUsize, traits: Traits, presence: Presence) -> Arc<Self> {
         let first = Arc::new(Flusher::default());
         let others = (1..workers.get()).map(|_| Arc::default());
         Arc::new(Self {
@@ -118,8 +109,7 @@ impl Hub {
             traits,
             presence,
             draining: AtomicBool::new(false),
-            max_rooms,
-            return_spread,
+            limits,
         })
     }
 
@@ -178,8 +168,9 @@ impl Hub {
             }
             return Ok(false);
         }
-        if places.joined() >= self.max_rooms {
-            return Err(JoinError::TooManyRooms(self.max_rooms));
+        let max_rooms = self.limits.get().max_rooms;
+        if places.joined() >= max_rooms {
+            return Err(JoinError::TooManyRooms(max_rooms));
         }
         let placed = entry.placed;
         let (room, seat) = self.add(room, member, entry)?;
@@ -220,9 +211,14 @@ impl Hub {
     /// stops. Each is told its own time to come back.
     pub fn close_all(&self) {
         self.draining.store(true, Ordering::SeqCst);
-        for member in self.named(&self.everyone.members(usize::MAX).1) {
+        for member in self.everybody() {
             self.close(&member, self.restarting(member.id()));
         }
+    }
+
+    /// All connections.
+    pub fn everybody(&self) -> Vec<Arc<Member>> {
+        self.named(&self.everyone.members(usize::MAX).1)
     }
 
     /// One connection, if there is such a one.
@@ -281,7 +277,7 @@ impl Hub {
     /// The end of a connection because the gateway stops, with a time of its own to come back.
     pub fn restarting(&self, id: ConnectionId) -> Close {
         let mut close = Close::new(CloseCode::Unavailable, "the gateway is restarting");
-        close.retry_after = Some(self.return_spread.mul_f64(id.fraction()));
+        close.retry_after = Some(self.limits.get().return_spread.mul_f64(id.fraction()));
         close
     }
 

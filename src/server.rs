@@ -1,5 +1,7 @@
 //! Binds the two doors to one hub; accepts, and drains.
 
+mod live;
+
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
@@ -8,6 +10,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use axum::Router;
 use axum::http::StatusCode;
 use axum::http::header::{CONNECTION, HeaderValue};
@@ -23,18 +26,20 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tower_service::Service;
 
-pub use crate::api::ApiKeys;
 use crate::api::{self, Api, Idempotency};
-use crate::auth::{Attempts, Authenticator, Rules};
+pub use crate::api::{ApiKeys, Reloaded, Reread};
+use crate::auth::{Attempts, Authenticator, LiveRules, Rules};
 use crate::backend::Backend;
 use crate::clock::Clock;
-use crate::config::{Config, ConfigError, Limits};
-use crate::connection::{self, Admission, Door, GOODBYES_AT_ONCE, Handshake, Peer, Place, read_head};
+use crate::config::{Config, ConfigError, LiveLimits};
+use crate::connection::{self, Admission, Door, GOODBYES_AT_ONCE, Handshake, Peer, Place, Places, read_head};
 use crate::errand::Errands;
 use crate::hub::{Flusher, Hub, Presence};
 use crate::inquiry::Inquiries;
 use crate::metrics::Metrics;
 use crate::protocol::RoomName;
+pub use live::Live;
+use live::Parts;
 
 /// How long to wait after a failed `accept`. At the limit of file descriptors it fails at once
 /// and again, until some connection ends.
@@ -56,11 +61,15 @@ pub struct Gateway {
     config: Config,
     hub: Arc<Hub>,
     authenticator: Arc<Authenticator>,
-    rules: Arc<Rules>,
+    rules: LiveRules,
+    admission: Arc<ArcSwap<Admission>>,
+    limits: LiveLimits,
     backend: Arc<Backend>,
     metrics: Arc<Metrics>,
     keys: ApiKeys,
+    live: Live,
     routes: Router,
+    reread: Option<Reread>,
 }
 
 impl Gateway {
@@ -71,15 +80,28 @@ impl Gateway {
     pub fn new(config: Config) -> Result<Self, ConfigError> {
         config.check()?;
         let keys = ApiKeys::new(config.api_key.as_ref(), &config.api_keys)?;
-        let (limits, rules) = (&config.limits, Arc::new(Rules::new(&config)));
-        let presence = Presence::new(config.clock.clone(), limits.presence_delay);
+        let limits = LiveLimits::new(config.limits.clone());
+        let rules: LiveRules = Arc::new(ArcSwap::from_pointee(Rules::new(&config)));
+        let presence = Presence::new(config.clock.clone(), limits.clone());
         let rules_of_hub = Arc::clone(&rules);
-        let traits = Box::new(move |room: &RoomName| rules_of_hub.traits(room));
-        let hub = Hub::new(limits.max_rooms, limits.return_spread, config.workers, traits, presence);
-        let authenticator = Arc::new(Authenticator::new(&config)?);
+        let traits = Box::new(move |room: &RoomName| rules_of_hub.load().traits(room));
+        let hub = Hub::new(limits.clone(), config.workers, traits, presence);
+        let authenticator = Arc::new(Authenticator::new(&config, &limits)?);
+        let admission = Arc::new(ArcSwap::from_pointee(Admission::of(&config)));
         let metrics = Arc::default();
         let backend = Arc::new(Backend::new(config.backend.as_ref(), &config.clock, &metrics)?);
-        Ok(Self { config, hub, authenticator, rules, backend, metrics, keys, routes: Router::new() })
+        let parts = Parts {
+            keys: keys.clone(),
+            limits: limits.clone(),
+            rules: Arc::clone(&rules),
+            admission: Arc::clone(&admission),
+            authenticator: Arc::clone(&authenticator),
+            backend: Arc::clone(&backend),
+            hub: Arc::clone(&hub),
+        };
+        let live = Live::new(config.clone(), parts);
+        let (routes, reread) = (Router::new(), None);
+        Ok(Self { config, hub, authenticator, rules, admission, limits, backend, metrics, keys, live, routes, reread })
     }
 
     /// Whether a gateway could be made of a configuration, keys and secrets included. Its state file is
@@ -107,29 +129,39 @@ impl Gateway {
         self
     }
 
+    /// Reads the configuration again when a backend asks for it by `POST /v1/reload`.
+    #[must_use]
+    pub fn with_reread(mut self, reread: Reread) -> Self {
+        self.reread = Some(reread);
+        self
+    }
+
     /// The API keys: they can be replaced while the gateway runs.
     pub fn api_keys(&self) -> ApiKeys {
         self.keys.clone()
+    }
+
+    /// All that can be replaced while the gateway runs.
+    pub fn live(&self) -> Live {
+        self.live.clone()
     }
 
     /// Serves until `shutdown` is ready; then stops accepting, tells all clients to come back
     /// later, and waits for them to end, within the configured time.
     pub async fn run(self, listeners: Listeners, shutdown: impl Future<Output = ()>) {
         self.keys.log();
-        let (limits, clock) = (self.config.limits.clone(), self.config.clock.clone());
+        let (limits, clock, live) = (self.limits.clone(), self.config.clock.clone(), self.live.clone());
         let tasks = TaskTracker::new();
         let (stopping, ended) = (CancellationToken::new(), CancellationToken::new());
         // Whoever drops this future instead of asking it to stop stops the accepting all the same.
         let _stop_on_drop = (stopping.clone().drop_guard(), ended.clone().drop_guard());
 
         let workers = Workers::new(&self, &tasks, &stopping);
-        let Self { config, hub, authenticator, rules, backend, metrics, keys, .. } = self;
+        let Self { hub, authenticator, rules, backend, metrics, keys, reread, .. } = self;
         let all_told = CancellationToken::new();
         let telling = tokio::spawn(Arc::clone(&backend).keep_telling(all_told.clone()));
         let telling = AbortOnDropHandle::new(telling);
-        for keeping in authenticator.verifier().keep_keys(&stopping) {
-            tasks.spawn(keeping);
-        }
+        live.keep_keys();
         for (number, flusher) in hub.flushers().iter().enumerate().skip(1) {
             if let Err(error) = workers.start(number, flusher, &listeners.public, ended.clone()) {
                 tracing::error!(%error, number, "a worker could not be started; the others serve on");
@@ -137,10 +169,12 @@ impl Gateway {
         }
         let (hub_of_api, errands, inquiries) =
             (Arc::clone(&hub), Arc::clone(&workers.errands), Arc::clone(&workers.inquiries));
-        let idempotency = Idempotency::new(limits.max_idempotency_keys, clock.clone());
+        let idempotency = Idempotency::new(limits.clone(), clock.clone());
         let api = Api {
             keys,
-            config,
+            limits: limits.clone(),
+            clock: clock.clone(),
+            reread,
             idempotency,
             hub: hub_of_api,
             authenticator,
@@ -160,14 +194,15 @@ impl Gateway {
         shutdown.await;
         tracing::info!(connections = hub.census().connections, "stopping");
         stopping.cancel();
+        live.stop();
         hub.close_all();
         tasks.close();
-        if clock.timeout(limits.drain_timeout, tasks.wait()).await.is_none() {
+        if clock.timeout(limits.get().drain_timeout, tasks.wait()).await.is_none() {
             tracing::warn!(tasks = tasks.len(), "some connections did not end in time");
         }
         // Those who have gone last have only now been added to what the backend is to be told.
         all_told.cancel();
-        if clock.timeout(limits.drain_timeout, telling).await.is_none() {
+        if clock.timeout(limits.get().drain_timeout, telling).await.is_none() {
             tracing::warn!("the backend was not told of everything in time");
         }
     }
@@ -176,19 +211,19 @@ impl Gateway {
 /// The threads that serve clients. Each has a runtime of its own, accepts from the same socket, and
 /// keeps the connections that it has accepted: so no task and no timer of theirs is ever shared.
 struct Workers {
-    limits: Arc<Limits>,
+    limits: LiveLimits,
     clock: Clock,
     routes: Router,
     authenticator: Arc<Authenticator>,
     attempts: Arc<Attempts>,
     inquiries: Arc<Inquiries>,
     metrics: Arc<Metrics>,
-    admission: Arc<Admission>,
-    rules: Arc<Rules>,
+    admission: Arc<ArcSwap<Admission>>,
+    rules: LiveRules,
     backend: Arc<Backend>,
     errands: Arc<Errands>,
     /// For all workers together.
-    places: Arc<Semaphore>,
+    places: Places,
     hub: Arc<Hub>,
     tasks: TaskTracker,
     stopping: CancellationToken,
@@ -196,25 +231,20 @@ struct Workers {
 
 impl Workers {
     fn new(gateway: &Gateway, tasks: &TaskTracker, stopping: &CancellationToken) -> Self {
-        let Gateway { config, hub, authenticator, rules, backend, metrics, routes, .. } = gateway;
-        let admission = Admission {
-            origins: config.origins.clone(),
-            cookie: config.cookie.clone(),
-            trusted_proxies: config.trusted_proxies.clone(),
-        };
+        let Gateway { config, hub, authenticator, rules, admission, limits, backend, metrics, routes, .. } = gateway;
         Self {
-            limits: Arc::new(config.limits.clone()),
+            limits: limits.clone(),
             clock: config.clock.clone(),
             routes: routes.clone(),
             authenticator: Arc::clone(authenticator),
-            attempts: Arc::new(Attempts::new(config.limits.max_failures, config.clock.clone())),
+            attempts: Arc::new(Attempts::new(limits.clone(), config.clock.clone())),
             inquiries: Arc::default(),
             metrics: Arc::clone(metrics),
-            admission: Arc::new(admission),
+            admission: Arc::clone(admission),
             rules: Arc::clone(rules),
             backend: Arc::clone(backend),
             errands: Arc::default(),
-            places: Arc::new(Semaphore::new(config.limits.max_unauthenticated.min(Semaphore::MAX_PERMITS))),
+            places: Places::new(limits.clone()),
             hub: Arc::clone(hub),
             tasks: tasks.clone(),
             stopping: stopping.clone(),
@@ -224,7 +254,7 @@ impl Workers {
     /// Accepts clients on the runtime that this is called on; `flusher` must be driven there.
     fn accept(&self, listener: TcpListener, flusher: &Arc<Flusher>) {
         let door = Arc::new(Door {
-            limits: Arc::clone(&self.limits),
+            limits: self.limits.clone(),
             clock: self.clock.clone(),
             hub: Arc::clone(&self.hub),
             flusher: Arc::clone(flusher),
@@ -306,42 +336,46 @@ pub struct Http {
     routes: Router,
     protocol: http1::Builder,
     /// On connections that serve one request only.
-    limit: Option<Limit>,
+    limits: Option<LiveLimits>,
     /// Places for connections that have not proven who they are.
-    places: Option<Arc<Semaphore>>,
+    places: Option<Places>,
     clock: Clock,
 }
 
 impl Http {
     /// For clients: one request, whose head is bounded in bytes and in time.
-    pub fn public(routes: Router, limits: &Limits, clock: Clock) -> Self {
-        let mut protocol = http1::Builder::new();
-        protocol.max_buf_size(limits.max_head_bytes);
+    pub fn public(routes: Router, limits: &LiveLimits, clock: Clock) -> Self {
         let routes = routes.layer(map_response(close_unless_upgraded));
-        let limit = Limit { time: limits.handshake_timeout, head_bytes: limits.max_head_bytes };
-        Self { routes, protocol, limit: Some(limit), places: None, clock }
+        Self { routes, protocol: http1::Builder::new(), limits: Some(limits.clone()), places: None, clock }
     }
 
     /// For backends: connections are kept.
     fn backend(routes: Router, clock: Clock) -> Self {
         let mut protocol = http1::Builder::new();
         protocol.timer(TokioTimer::new()).header_read_timeout(BACKEND_IDLE);
-        Self { routes, protocol, limit: None, places: None, clock }
+        Self { routes, protocol, limits: None, places: None, clock }
     }
 
     /// Takes no more connections at once than there are places.
     #[must_use]
-    fn within(self, places: &Arc<Semaphore>) -> Self {
-        Self { places: Some(Arc::clone(places)), ..self }
+    fn within(self, places: &Places) -> Self {
+        Self { places: Some(places.clone()), ..self }
     }
 
     /// A place for a connection that has just come, if there is one.
     fn place(&self) -> Option<Place> {
-        self.places.as_ref().map_or_else(|| Some(Place::default()), Place::take)
+        self.places.as_ref().map_or_else(|| Some(Place::default()), Places::take)
     }
 
-    async fn serve(self, stream: TcpStream, peer: SocketAddr, place: Place, stopping: CancellationToken) {
-        let (limit, clock) = (self.limit, self.clock.clone());
+    /// What holds for a connection that begins now.
+    fn limit(&mut self) -> Option<Limit> {
+        let limits = self.limits.as_ref()?.get();
+        self.protocol.max_buf_size(limits.max_head_bytes);
+        Some(Limit { time: limits.handshake_timeout, head_bytes: limits.max_head_bytes })
+    }
+
+    async fn serve(mut self, stream: TcpStream, peer: SocketAddr, place: Place, stopping: CancellationToken) {
+        let (limit, clock) = (self.limit(), self.clock.clone());
         let served = async {
             let mut early = Vec::new();
             if let Some(Limit { head_bytes, .. }) = limit {

@@ -107,7 +107,7 @@ async fn explain(
             let refused = |error: TokenError| Refusal::invalid("token", &format!("is refused: {}", error.detail));
             let identity = identity.map_err(refused)?;
             caller.user(&identity.user)?;
-            let ruling = api.rules.explain(&identity, action, &room);
+            let ruling = api.rules.load().explain(&identity, action, &room);
             (identity.user, vec![Explanation { by: "token", connection: None, ruling }])
         }
         _ => return Err(Refusal::invalid("user", "or `token` is needed, and not both").into()),
@@ -119,15 +119,15 @@ impl Api {
     /// What each connection of a user may do; if there is none, what the name alone allows.
     async fn explain_user(&self, user: &UserId, action: Permission, room: &RoomName) -> Vec<Explanation> {
         let mut explanations = Vec::new();
-        for member in self.hub.connections_of(user).iter().take(self.config.limits.max_listed_members) {
+        for member in self.hub.connections_of(user).iter().take(self.limits.get().max_listed_members) {
             let asking = self.errands.ask(member, action, room.clone());
             // Nothing is said by one that has gone.
-            if let Some(Some(ruling)) = self.config.clock.timeout(ANSWER_TIME, asking).await {
+            if let Some(Some(ruling)) = self.clock.timeout(ANSWER_TIME, asking).await {
                 explanations.push(Explanation { by: "connection", connection: Some(member.id()), ruling });
             }
         }
         if explanations.is_empty() {
-            let ruling = self.rules.explain(&Identity::of(user.clone()), action, room);
+            let ruling = self.rules.load().explain(&Identity::of(user.clone()), action, room);
             explanations.push(Explanation { by: "user", connection: None, ruling });
         }
         explanations

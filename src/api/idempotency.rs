@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::clock::Clock;
+use crate::config::LiveLimits;
 use crate::protocol::{ErrorCode, Problem, Refusal};
 
 /// For how long a key is remembered.
@@ -20,7 +21,7 @@ type Key = (Box<str>, Box<str>);
 /// What has been published under keys.
 pub(crate) struct Idempotency {
     known: Mutex<Known>,
-    max_keys: usize,
+    limits: LiveLimits,
     clock: Clock,
 }
 
@@ -59,9 +60,9 @@ pub(super) struct Turn<'a> {
 }
 
 impl Idempotency {
-    /// Nothing as yet; so many keys are remembered at most.
-    pub(crate) fn new(max_keys: usize, clock: Clock) -> Self {
-        Self { known: Mutex::default(), max_keys, clock }
+    /// Nothing as yet.
+    pub(crate) fn new(limits: LiveLimits, clock: Clock) -> Self {
+        Self { known: Mutex::default(), limits, clock }
     }
 
     /// Begins an attempt, or waits for the one that is under way.
@@ -97,8 +98,9 @@ impl Idempotency {
             return Ok(Err(first.reached.clone()));
         }
         // Attempts that were given up leave their time behind.
-        if known.attempts.len() >= self.max_keys || known.lapses.len() >= self.max_keys.saturating_mul(2) {
-            let detail = format!("{} idempotency keys are remembered, and there is room for no more", self.max_keys);
+        let max = self.limits.get().max_idempotency_keys;
+        if known.attempts.len() >= max || known.lapses.len() >= max.saturating_mul(2) {
+            let detail = format!("{max} idempotency keys are remembered, and there is room for no more");
             return Err(Problem::new(ErrorCode::Full, detail));
         }
         let (sender, receiver) = watch::channel(None);

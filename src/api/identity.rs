@@ -119,7 +119,7 @@ struct KeptRevocation {
 async fn add(State(api): State<Arc<Api>>, caller: Caller, request: Request) -> Result<Response, Problem> {
     let body = api.body(request).await?;
     let RevocationRequest { what, until } = RevocationRequest::parse(text(&body)?, api.bounds())?;
-    let now = api.config.clock.unix();
+    let now = api.clock.unix();
     let subject = match what {
         Revoked::Token { jti, issuer } => Subject::Token { jti, issuer },
         Revoked::Session { sid, issuer } => Subject::Session { sid, issuer },
@@ -151,7 +151,7 @@ struct Revocations {
 async fn list(State(api): State<Arc<Api>>, caller: Caller) -> Result<Response, Problem> {
     caller.everything("the list of revocations")?;
     let revocations = api.authenticator.revocations();
-    let (total, listed) = revocations.list(api.config.limits.max_listed_members);
+    let (total, listed) = revocations.list(api.limits.get().max_listed_members);
     Ok(json(&Revocations { total, kept: revocations.are_kept(), revocations: listed }))
 }
 
@@ -237,7 +237,7 @@ impl Api {
     }
 
     async fn revoke(&self, subject: Subject, until: Option<u64>) -> Result<Response, Problem> {
-        if until.is_some_and(|until| until <= self.config.clock.unix().as_secs()) {
+        if until.is_some_and(|until| until <= self.clock.unix().as_secs()) {
             return Err(Refusal::invalid("until", "must be in the future").into());
         }
         match revoke(&self.authenticator, &self.hub, subject, until).await {

@@ -33,7 +33,7 @@ pub(super) async fn request(
     }
     let members = api.asked(&to)?;
     let asking = api.inquiries.ask(members, &event, data, wait).map_err(|error| not_asked(&error))?;
-    let _in_time_or_not = api.config.clock.timeout(timeout, asking.done()).await;
+    let _in_time_or_not = api.clock.timeout(timeout, asking.done()).await;
     Ok(json(&asking.answers()))
 }
 
@@ -44,7 +44,7 @@ impl Api {
             Asked::User(user) => self.hub.connections_of(user),
             Asked::Connection(id) => self.hub.connection(*id).into_iter().collect(),
         };
-        let max = self.config.limits.max_listed_members;
+        let max = self.limits.get().max_listed_members;
         if members.len() > max {
             return Err(Refusal::invalid("to", &format!("stands for more than {max} connections")).into());
         }

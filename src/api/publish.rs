@@ -102,7 +102,7 @@ impl Api {
             },
             None => None,
         };
-        let expires = publish.ttl.map(|ttl| Expiry::after(&self.config.clock, ttl));
+        let expires = publish.ttl.map(|ttl| Expiry::after(&self.clock, ttl));
         let event = Event {
             to: &publish.to,
             except: &publish.except,

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use crate::clock::Clock;
+use crate::config::LiveLimits;
 
 /// The time over which attempts are counted.
 const WINDOW: Duration = Duration::from_secs(60);
@@ -16,7 +17,7 @@ const MAX_ADDRESSES: usize = 16 * 1024;
 /// The failed attempts of the last minute.
 pub struct Attempts {
     failed: Mutex<HashMap<IpAddr, Failed>>,
-    max: u32,
+    limits: LiveLimits,
     clock: Clock,
 }
 
@@ -27,9 +28,9 @@ struct Failed {
 }
 
 impl Attempts {
-    /// None as yet, and so many allowed.
-    pub fn new(max: u32, clock: Clock) -> Self {
-        Self { failed: Mutex::default(), max, clock }
+    /// None as yet.
+    pub fn new(limits: LiveLimits, clock: Clock) -> Self {
+        Self { failed: Mutex::default(), limits, clock }
     }
 
     /// Whether an address may try.
@@ -39,7 +40,7 @@ impl Attempts {
     pub fn allow(&self, address: IpAddr) -> Result<(), Duration> {
         let now = self.clock.now();
         match self.failed.lock().get(&network(address)) {
-            Some(failed) if failed.count >= self.max && failed.is_recent(now) => {
+            Some(failed) if failed.count >= self.limits.get().max_failures && failed.is_recent(now) => {
                 Err((failed.since + WINDOW).saturating_duration_since(now))
             }
             _ => Ok(()),
@@ -85,11 +86,16 @@ fn network(address: IpAddr) -> IpAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Limits;
+
+    fn at_most(max_failures: u32) -> LiveLimits {
+        LiveLimits::new(Limits { max_failures, ..Limits::DEFAULT })
+    }
 
     #[test]
     fn an_address_that_fails_too_often_waits_and_others_do_not() {
         let (clock, time) = Clock::manual();
-        let attempts = Attempts::new(2, clock);
+        let attempts = Attempts::new(at_most(2), clock);
         let (one, other) = ("192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap());
         attempts.fail(one);
         assert_eq!(attempts.allow(one), Ok(()));
@@ -103,7 +109,7 @@ mod tests {
 
     #[test]
     fn a_network_of_ipv6_counts_as_one_and_ipv4_within_it_as_itself() {
-        let attempts = Attempts::new(1, Clock::system());
+        let attempts = Attempts::new(at_most(1), Clock::system());
         attempts.fail("2001:db8::1".parse().unwrap());
         assert!(attempts.allow("2001:db8::2".parse().unwrap()).is_err());
         assert!(attempts.allow("2001:db8:0:1::1".parse().unwrap()).is_ok());
@@ -114,7 +120,7 @@ mod tests {
 
     #[test]
     fn memory_is_bounded() {
-        let attempts = Attempts::new(1, Clock::system());
+        let attempts = Attempts::new(at_most(1), Clock::system());
         for number in 0..(3 * MAX_ADDRESSES as u32) {
             attempts.fail(IpAddr::from(number.to_be_bytes()));
         }

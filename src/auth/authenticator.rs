@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::Semaphore;
 
 use crate::clock::Clock;
-use crate::config::{Anonymous, Config, ConfigError};
+use crate::config::{Anonymous, Config, ConfigError, LiveLimits};
 use crate::protocol::UserId;
 
 use super::grants::Grants;
@@ -29,10 +30,10 @@ pub enum Credential {
 
 /// Decides who gets in.
 pub struct Authenticator {
-    verifier: Verifier,
+    verifier: ArcSwap<Verifier>,
     tickets: Tickets,
     revocations: Revocations,
-    guests: Option<Guests>,
+    guests: ArcSwapOption<Guests>,
     clock: Clock,
 }
 
@@ -42,6 +43,7 @@ struct Guests {
     max_rooms: usize,
     calls: bool,
     lifetime: Duration,
+    max_connections: usize,
     places: Arc<Semaphore>,
 }
 
@@ -50,12 +52,12 @@ impl Authenticator {
     ///
     /// # Errors
     /// The first setting that cannot be.
-    pub fn new(config: &Config) -> Result<Self, ConfigError> {
+    pub fn new(config: &Config, limits: &LiveLimits) -> Result<Self, ConfigError> {
         Ok(Self {
-            verifier: Verifier::new(config)?,
-            tickets: Tickets::new(config),
-            revocations: Revocations::new(config)?,
-            guests: Guests::new(config)?,
+            verifier: ArcSwap::from_pointee(Verifier::new(config)?),
+            tickets: Tickets::new(limits.clone(), config.clock.clone()),
+            revocations: Revocations::new(config, limits.clone())?,
+            guests: Guests::new(config, None)?.map(Arc::new).into(),
             clock: config.clock.clone(),
         })
     }
@@ -65,7 +67,7 @@ impl Authenticator {
     /// # Errors
     /// The first setting that cannot be.
     pub fn check(config: &Config) -> Result<(), ConfigError> {
-        Guests::new(config)?;
+        Guests::new(config, None)?;
         Verifier::new(config).map(drop)
     }
 
@@ -75,7 +77,7 @@ impl Authenticator {
     /// The first reason found not to let them in.
     pub async fn authenticate(&self, credential: &Credential, origin: Option<&str>) -> Result<Identity, TokenError> {
         let identity = match credential {
-            Credential::Token(token) => self.verifier.verify(token).await?,
+            Credential::Token(token) => self.verifier().verify(token).await?,
             Credential::Ticket(ticket) => self.tickets.redeem(ticket, origin)?,
             Credential::Anonymous => self.welcome_guest()?,
         };
@@ -84,7 +86,8 @@ impl Authenticator {
     }
 
     fn welcome_guest(&self) -> Result<Identity, TokenError> {
-        let guests = self.guests.as_ref().ok_or(Reason::AnonymousNotAllowed)?;
+        let guests = self.guests.load();
+        let guests = guests.as_ref().ok_or(Reason::AnonymousNotAllowed)?;
         let place = Arc::clone(&guests.places).try_acquire_owned().map_err(|_| Reason::TooManyAnonymous)?;
         let unverifiable = |why: String| Reason::Unverifiable.because(why);
         let number = getrandom::u64().map_err(|error| unverifiable(error.to_string()))?;
@@ -102,9 +105,23 @@ impl Authenticator {
         })
     }
 
-    /// Who verifies tokens.
-    pub fn verifier(&self) -> &Verifier {
-        &self.verifier
+    /// Who verifies tokens, as things are now.
+    pub fn verifier(&self) -> Arc<Verifier> {
+        self.verifier.load_full()
+    }
+
+    /// Lets in by another configuration from now on. Whoever is in stays, and what is revoked stays
+    /// revoked. Keys that issuers publish are known as before, where the issuer is the same;
+    /// [`Verifier::keep_keys`] is to be called anew.
+    ///
+    /// # Errors
+    /// The first setting that cannot be; then nothing has changed.
+    pub fn replace(&self, config: &Config) -> Result<(), ConfigError> {
+        let guests = Guests::new(config, self.guests.load().as_deref())?;
+        let verifier = Verifier::after(config, &self.verifier())?;
+        self.verifier.store(Arc::new(verifier));
+        self.guests.store(guests.map(Arc::new));
+        Ok(())
     }
 
     /// The tickets that backends have made.
@@ -119,13 +136,16 @@ impl Authenticator {
 }
 
 impl Guests {
-    /// What a configuration says of them, if it lets any in.
-    fn new(config: &Config) -> Result<Option<Self>, ConfigError> {
+    /// What a configuration says of them, if it lets any in. If it lets in as many as before, those that
+    /// are in count.
+    fn new(config: &Config, before: Option<&Self>) -> Result<Option<Self>, ConfigError> {
         let Some(rules) = &config.anonymous else { return Ok(None) };
         let grants = Grants::from_lists(&rules.grants)
             .map_err(|why| ConfigError::new("anonymous.grants", format!("cannot be: {why}")))?;
-        let places = Arc::new(Semaphore::new(rules.max_connections.min(Semaphore::MAX_PERMITS)));
-        let Anonymous { max_rooms, calls, lifetime, .. } = *rules;
-        Ok(Some(Self { grants, max_rooms, calls, lifetime, places }))
+        let Anonymous { max_connections, max_rooms, calls, lifetime, .. } = *rules;
+        let new = || Arc::new(Semaphore::new(max_connections.min(Semaphore::MAX_PERMITS)));
+        let same = before.filter(|before| before.max_connections == max_connections);
+        let places = same.map_or_else(new, |before| Arc::clone(&before.places));
+        Ok(Some(Self { grants, max_rooms, calls, lifetime, max_connections, places }))
     }
 }

@@ -56,7 +56,7 @@ pub struct Details {
 /// Who vouches for an identity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Authority {
-    /// The issuer of a token, by its number in the configuration.
+    /// The issuer of a token, by a number that stays its own.
     Issuer(u16),
     /// A backend, with a ticket.
     Backend,

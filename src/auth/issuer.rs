@@ -36,11 +36,17 @@ pub(super) struct Issuer {
 }
 
 impl Issuer {
-    /// Makes keys and rules of what an operator has written.
+    /// Makes keys and rules of what an operator has written. If it is one of those before, its published
+    /// keys are.
     ///
     /// # Errors
     /// The first setting that cannot be.
-    pub(super) fn new(written: &config::Issuer, number: u16, config: &Config) -> Result<Self, ConfigError> {
+    pub(super) fn new(
+        written: &config::Issuer,
+        number: u16,
+        config: &Config,
+        before: &[Arc<Self>],
+    ) -> Result<Self, ConfigError> {
         let setting = |field: &str| format!("issuers[{number}]{field}");
         let default_grants = Grants::from_lists(&written.grants)
             .map_err(|why| ConfigError::new(setting(".grants"), format!("cannot be: {why}")))?;
@@ -61,7 +67,13 @@ impl Issuer {
         let remote = RemoteKeys::of(written, &config.limits, &config.clock)
             .map_err(|(field, why)| ConfigError::new(setting(field), why))?;
         let leeway = config.limits.leeway;
-        let (keeps_claims, remote) = (config.keeps_claims(), remote.map(Arc::new));
+        let same = before.iter().filter(|issuer| issuer.written == *written).filter_map(|issuer| issuer.remote());
+        let known = same.into_iter().find(|known| known.is_within(&config.limits)).cloned();
+        // By the name: another issuer before it in the configuration is not to change who may renew what.
+        let named = before.iter().find(|issuer| issuer.written.issuer == written.issuer).map(|issuer| issuer.number);
+        let unused = before.iter().map(|issuer| issuer.number.saturating_add(1)).max().unwrap_or_default();
+        let number = named.unwrap_or(unused.saturating_add(number));
+        let (keeps_claims, remote) = (config.keeps_claims(), known.or(remote.map(Arc::new)));
         Ok(Self { written: written.clone(), number, default_grants, leeway, keeps_claims, keys, remote })
     }
 

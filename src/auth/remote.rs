@@ -116,6 +116,12 @@ impl RemoteKeys {
         }))
     }
 
+    /// Whether it was made for these limits.
+    pub(super) fn is_within(&self, limits: &Limits) -> bool {
+        let Limits { keys_timeout, keys_min_interval, keys_max_stale, .. } = *limits;
+        (self.timeout, self.min_interval, self.max_stale) == (keys_timeout, keys_min_interval, keys_max_stale)
+    }
+
     /// The keys, unless there are none or they are too old.
     pub(super) fn keys(&self, now: Instant) -> Option<KeySet> {
         let fetched = self.fetched.borrow();

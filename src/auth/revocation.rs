@@ -7,7 +7,6 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
@@ -16,7 +15,7 @@ use thiserror::Error;
 use utoipa::ToSchema;
 
 use crate::clock::Clock;
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, LiveLimits};
 use crate::protocol::UserId;
 
 use super::identity::{Handles, Identity};
@@ -96,8 +95,7 @@ pub struct Revocations {
     changing: tokio::sync::Mutex<()>,
     /// Makes marks that no stranger can aim at.
     hasher: RandomState,
-    max: usize,
-    lifetime: Duration,
+    limits: LiveLimits,
     clock: Clock,
 }
 
@@ -125,7 +123,7 @@ impl Revocations {
     ///
     /// # Errors
     /// The file cannot be used.
-    pub fn new(config: &Config) -> Result<Self, ConfigError> {
+    pub fn new(config: &Config, limits: LiveLimits) -> Result<Self, ConfigError> {
         let failed = |why: String| ConfigError::new("state_file", why);
         let mut list = List::default();
         let store = match &config.state_file {
@@ -148,8 +146,7 @@ impl Revocations {
             store,
             changing: tokio::sync::Mutex::default(),
             hasher: RandomState::new(),
-            max: config.limits.max_revocations,
-            lifetime: config.limits.revocation_lifetime,
+            limits,
             clock: config.clock.clone(),
         })
     }
@@ -162,14 +159,16 @@ impl Revocations {
     pub async fn add(&self, subject: Subject, until: Option<u64>) -> Result<Revocation, RevocationError> {
         let _turn = self.changing.lock().await;
         let at = self.clock.unix().as_secs();
-        let usual = (!matches!(subject, Subject::Block { .. })).then(|| at + self.lifetime.as_secs());
+        let usual =
+            (!matches!(subject, Subject::Block { .. })).then(|| at + self.limits.get().revocation_lifetime.as_secs());
         let (entry, replaced) = {
             let mut list = self.list.write();
             list.drop_lapsed(at);
             let entry = Revocation { id: list.last + 1, subject, at, until: until.or(usual) };
             let weaker = list.weaker_than(&entry);
-            if list.entries.len() - weaker.len() >= self.max {
-                return Err(RevocationError::TooMany(self.max));
+            let max = self.limits.get().max_revocations;
+            if list.entries.len() - weaker.len() >= max {
+                return Err(RevocationError::TooMany(max));
             }
             (entry, weaker)
         };

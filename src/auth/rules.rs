@@ -1,5 +1,8 @@
 //! What somebody may do in a room: by the configured rules, and by what the token grants.
 
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -8,6 +11,9 @@ use crate::protocol::RoomName;
 
 use super::grants::Permission;
 use super::identity::Identity;
+
+/// The rules that hold now: an operator may change them while the gateway runs.
+pub type LiveRules = Arc<ArcSwap<Rules>>;
 
 /// The rules for rooms. The first that a room matches decides; where none does, everything is denied.
 pub struct Rules {

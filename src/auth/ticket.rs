@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use thiserror::Error;
 
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::LiveLimits;
 use crate::protocol::UserId;
 
 use super::grants::Grants;
@@ -56,7 +56,7 @@ pub enum TicketError {
 /// The tickets that have not been used yet.
 pub struct Tickets {
     unused: Mutex<Unused>,
-    max: usize,
+    limits: LiveLimits,
     clock: Clock,
 }
 
@@ -69,8 +69,8 @@ struct Unused {
 
 impl Tickets {
     /// None as yet.
-    pub fn new(config: &Config) -> Self {
-        Self { unused: Mutex::default(), max: config.limits.max_tickets, clock: config.clock.clone() }
+    pub fn new(limits: LiveLimits, clock: Clock) -> Self {
+        Self { unused: Mutex::default(), limits, clock }
     }
 
     /// Makes a ticket.
@@ -87,8 +87,9 @@ impl Tickets {
         let lapses = now + offer.valid_for;
         let mut unused = self.unused.lock();
         unused.drop_lapsed(now);
-        if unused.offers.len() >= self.max {
-            return Err(TicketError::TooMany(self.max));
+        let max = self.limits.get().max_tickets;
+        if unused.offers.len() >= max {
+            return Err(TicketError::TooMany(max));
         }
         unused.lapses.insert((lapses, number));
         unused.offers.insert(number, (lapses, offer));

@@ -48,6 +48,18 @@ impl Verifier {
     /// # Errors
     /// The first setting that cannot be.
     pub fn new(config: &Config) -> Result<Self, ConfigError> {
+        Self::of(config, &[])
+    }
+
+    /// One in the place of another, whose published keys it knows as far as the issuers are the same.
+    ///
+    /// # Errors
+    /// The first setting that cannot be.
+    pub fn after(config: &Config, before: &Self) -> Result<Self, ConfigError> {
+        Self::of(config, &before.issuers)
+    }
+
+    fn of(config: &Config, before: &[Arc<Issuer>]) -> Result<Self, ConfigError> {
         super::install_provider();
         let issuers = config.issuers.iter().zip(0..).map(|(written, number)| {
             if (written.jwks_url.is_some() || written.discover) && written.audience.is_empty() {
@@ -57,7 +69,7 @@ impl Verifier {
                     "no audience is configured: tokens that this issuer made for others are accepted too"
                 );
             }
-            Issuer::new(written, number, config).map(Arc::new)
+            Issuer::new(written, number, config, before).map(Arc::new)
         });
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         Ok(Self {

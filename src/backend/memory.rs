@@ -110,6 +110,13 @@ impl Memory {
         numbers.into_iter().for_each(|number| self.drop_answer(number));
     }
 
+    /// Forgets everything.
+    pub(super) fn forget_all(&mut self) {
+        self.flights.clear();
+        let numbers: Vec<u64> = self.keys.keys().copied().collect();
+        numbers.into_iter().for_each(|number| self.drop_answer(number));
+    }
+
     fn drop_lapsed(&mut self, now: Instant) {
         while let Some((_, number)) = self.lapses.first().copied().filter(|(until, _)| *until <= now) {
             self.drop_answer(number);

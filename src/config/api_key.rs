@@ -51,12 +51,22 @@ pub enum ApiAction {
     Tickets,
     /// To revoke, to block, and to take that back.
     Revoke,
+    /// To have the configuration read again, and to have the gateway drain.
+    Operate,
 }
 
 impl ApiAction {
     /// Every action there is.
-    pub const ALL: [Self; 7] =
-        [Self::Publish, Self::Request, Self::Read, Self::Move, Self::Disconnect, Self::Tickets, Self::Revoke];
+    pub const ALL: [Self; 8] = [
+        Self::Publish,
+        Self::Request,
+        Self::Read,
+        Self::Move,
+        Self::Disconnect,
+        Self::Tickets,
+        Self::Revoke,
+        Self::Operate,
+    ];
 
     /// The word in the configuration file.
     pub fn as_str(self) -> &'static str {
@@ -68,6 +78,7 @@ impl ApiAction {
             Self::Disconnect => "disconnect",
             Self::Tickets => "tickets",
             Self::Revoke => "revoke",
+            Self::Operate => "operate",
         }
     }
 }

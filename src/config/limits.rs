@@ -1,6 +1,9 @@
 //! How much of everything, and how long.
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use arc_swap::{ArcSwap, Guard};
 
 use super::ConfigError;
 
@@ -11,8 +14,7 @@ const MAX_DURATION: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 /// A clock that is further off is no clock (RFC 7519, 4.1.4: "usually no more than a few minutes").
 const MAX_LEEWAY: Duration = Duration::from_secs(60);
 
-/// What is allowed, how much and how long. Each is an option of `wsgate serve` of the same name,
-/// and an environment variable: `max_depth` is `--max-depth` and `WSGATE_MAX_DEPTH`.
+/// What is allowed, how much and how long.
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
 #[command(next_help_heading = "Limits")]
 #[allow(clippy::doc_markdown, reason = "the doc comments are also the help of the command line")]
@@ -159,6 +161,27 @@ impl Limits {
         return_spread: Duration::from_secs(5),
         drain_timeout: Duration::from_secs(10),
     };
+}
+
+/// The limits that hold now: an operator may change them while the gateway runs. A clone is of the same.
+#[derive(Debug, Clone)]
+pub struct LiveLimits(Arc<ArcSwap<Limits>>);
+
+impl LiveLimits {
+    /// These, until others are set.
+    pub fn new(limits: Limits) -> Self {
+        Self(Arc::new(ArcSwap::from_pointee(limits)))
+    }
+
+    /// Those that hold now. Not to be kept for long: look again.
+    pub fn get(&self) -> Guard<Arc<Limits>> {
+        self.0.load()
+    }
+
+    /// From now on others hold.
+    pub fn set(&self, limits: Limits) {
+        self.0.store(Arc::new(limits));
+    }
 }
 
 impl Default for Limits {

@@ -136,10 +136,12 @@ impl Gathering<'_> {
             let raw = self.matches.get_raw(name).into_iter().flatten();
             raw.map(|value| value.to_str().map(str::to_owned).ok_or(format!("{name} is not UTF-8"))).collect()
         };
+        // Taken, whether it counts or not: what is left is unknown.
+        let written = if name == "config" { None } else { self.written.values.remove(name) };
         match self.matches.value_source(name) {
             Some(ValueSource::CommandLine) => Ok((given()?, Origin::Flag(format!("--{}", name.replace('_', "-"))))),
             Some(ValueSource::EnvVariable) => Ok((given()?, Origin::Environment(variable(name)))),
-            _ => match self.written.values.remove(name).filter(|_| name != "config") {
+            _ => match written {
                 Some((value, line)) => {
                     let origin = Origin::File(self.path.clone().unwrap_or_default(), line);
                     let values = texts(value, is_list(arg)).map_err(|why| format!("{origin}: {name} {why}"))?;

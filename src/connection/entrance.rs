@@ -8,7 +8,7 @@ use crate::protocol::{Action, Close, CloseCode, ConnectionId, Proof, Request};
 
 use super::Door;
 use super::credential::{Shown, Visitor};
-use super::handshake::Place;
+use super::place::Place;
 use super::session::{Session, bounds, text_of};
 use super::socket::{Ended, Message, Socket};
 
@@ -59,10 +59,10 @@ async fn prove(
     let (credential, first) = match shown {
         Ok(Some(credential)) => (credential, None),
         Ok(None) => {
-            socket.set_max_message_bytes(door.limits.max_token_bytes + AUTH_FRAME_BYTES);
+            socket.set_max_message_bytes(door.limits.get().max_token_bytes + AUTH_FRAME_BYTES);
             socket.set_patience(true);
             let first = first_message(socket, door, visitor).await?;
-            socket.set_max_message_bytes(door.limits.max_message_bytes);
+            socket.set_max_message_bytes(door.limits.get().max_message_bytes);
             socket.set_patience(false);
             let credential = credential_in(door, text_of(&first)?, visitor)?;
             (credential, Some(first))
@@ -91,7 +91,7 @@ fn new_id() -> Result<ConnectionId, Close> {
 /// Waits for the first message, within a time limit that no ping and no part of a frame extends.
 async fn first_message(socket: &mut Socket, door: &Door, visitor: &Visitor) -> Result<Message, Ended> {
     let clock = &door.clock;
-    let deadline = clock.now() + door.limits.auth_timeout;
+    let deadline = clock.now() + door.limits.get().auth_timeout;
     loop {
         match socket.receive(deadline).await? {
             Some(message) => return Ok(message),

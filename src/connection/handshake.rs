@@ -2,14 +2,14 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::place::Place;
 
 /// What an answer begins with that upgrades.
 const SWITCHING: &[u8] = b"HTTP/1.1 101 ";
@@ -22,18 +22,6 @@ pub struct Handshake {
     early: Bytes,
     answer: Vec<u8>,
     place: Place,
-}
-
-/// One of as many places as there are for connections that have not proven who they are. It is free
-/// again when this is dropped.
-#[derive(Debug, Default)]
-pub struct Place(#[allow(dead_code, reason = "it is there to be dropped")] Option<OwnedSemaphorePermit>);
-
-impl Place {
-    /// A place of these, if one is free.
-    pub fn take(places: &Arc<Semaphore>) -> Option<Self> {
-        Arc::clone(places).try_acquire_owned().ok().map(|permit| Self(Some(permit)))
-    }
 }
 
 impl Handshake {

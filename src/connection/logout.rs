@@ -19,11 +19,11 @@ use super::{Door, peer};
 const FORM_BYTES: usize = 1024;
 
 pub(super) async fn backchannel(State(door): State<Arc<Door>>, request: Request) -> Response {
-    let visitor = Visitor::of(request.headers(), peer(&request), &door.admission.trusted_proxies);
+    let visitor = Visitor::of(request.headers(), peer(&request), &door.admission.load().trusted_proxies);
     if let Err(problem) = door.check_attempts(&visitor) {
         return problem.into_response();
     }
-    let body = Limited::new(request.into_body(), door.limits.max_token_bytes + FORM_BYTES).collect().await;
+    let body = Limited::new(request.into_body(), door.limits.get().max_token_bytes + FORM_BYTES).collect().await;
     let Ok(body) = body.map(http_body_util::Collected::to_bytes) else {
         return refused("the body is too long or not whole");
     };

@@ -124,7 +124,8 @@ impl Drop for Session {
 }
 
 pub(super) fn bounds(door: &Door) -> Bounds {
-    Bounds { max_depth: door.limits.max_depth, max_targets: door.limits.max_targets }
+    let limits = door.limits.get();
+    Bounds { max_depth: limits.max_depth, max_targets: limits.max_targets }
 }
 
 pub(super) fn text_of(message: &Message) -> Result<&str, Close> {
@@ -147,7 +148,7 @@ impl Session {
         let (expires_at, expires_in) = expiry(&identity, &door);
         let rooms = [RoomName::personal(&identity.user)];
         let user = &identity.user;
-        let max_message_bytes = door.limits.max_message_bytes;
+        let max_message_bytes = door.limits.get().max_message_bytes;
         let welcome =
             Response::Welcome { connection: id, user, expires_at, expires_in, rooms: &rooms, max_message_bytes };
         outbox.push(welcome.frame());
@@ -159,7 +160,7 @@ impl Session {
         let mut session = Box::new(Self {
             warn_at: None,
             look_at: door.clock.now(),
-            lives_until: door.limits.lifetime().map_or(Duration::MAX, |lifetime| door.clock.unix() + lifetime),
+            lives_until: door.limits.get().lifetime().map_or(Duration::MAX, |lifetime| door.clock.unix() + lifetime),
             bad_frames: 0,
             changes: 0,
             busy: None,
@@ -297,7 +298,8 @@ impl Session {
                     |room: RoomName| self.verdict(room.clone(), backend::Action::Publish).map(|said| (room, said));
                 // Asked when they are polled: one event must not take the turns of everybody.
                 let questions: Vec<_> = rooms.into_iter().map(ask).collect();
-                let asking = stream::iter(questions).buffered(self.door.limits.max_pending.max(1)).collect().boxed();
+                let asking =
+                    stream::iter(questions).buffered(self.door.limits.get().max_pending.max(1)).collect().boxed();
                 self.hold(Held::Unasked { message, asking });
                 Ok(())
             }
@@ -371,7 +373,7 @@ impl Session {
         }
         if notices & ERRAND != 0 {
             for question in self.door.errands.take(self.member().id()) {
-                let ruling = self.door.rules.explain(&self.identity, question.permission, &question.room);
+                let ruling = self.door.rules.load().explain(&self.identity, question.permission, &question.room);
                 // Whoever asked may have gone.
                 let _gone = question.answer.send(ruling);
             }
@@ -383,7 +385,7 @@ impl Session {
     fn refuse(&mut self, id: Option<RequestId<'_>>, refusal: &Refusal) -> Result<(), Close> {
         self.say(&Response::refused(id, refusal));
         self.bad_frames += u32::from(refusal.code.is_counted());
-        if self.bad_frames as usize > self.door.limits.max_bad_frames {
+        if self.bad_frames as usize > self.door.limits.get().max_bad_frames {
             let reason = format!("too many bad frames, the last because {}", refusal.message);
             return Err(Close::new(CloseCode::BadFrame, reason));
         }

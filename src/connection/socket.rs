@@ -15,7 +15,7 @@ use tokio_tungstenite::tungstenite::error::{CapacityError, Error, ProtocolError}
 use tokio_tungstenite::tungstenite::{Message as Decoded, Utf8Bytes};
 
 use crate::clock::{Clock, Timer};
-use crate::config::Limits;
+use crate::config::{Limits, LiveLimits};
 use crate::hub::{Outbox, Wire};
 use crate::protocol::{Close, CloseCode, Frame};
 
@@ -37,7 +37,7 @@ pub struct Socket {
     frames_since_write: u32,
     liveness: Liveness,
     alarm: Alarm,
-    limits: Arc<Limits>,
+    limits: LiveLimits,
     clock: Clock,
 }
 
@@ -70,10 +70,10 @@ impl From<Close> for Ended {
 impl Socket {
     /// A server's socket over a transport that has been upgraded. `read_ahead` is what was read of
     /// it beyond the upgrade.
-    pub fn new(wire: impl Wire + 'static, read_ahead: &[u8], limits: Arc<Limits>, clock: Clock) -> Self {
-        let max_message_bytes = limits.max_message_bytes;
+    pub fn new(wire: impl Wire + 'static, read_ahead: &[u8], limits: LiveLimits, clock: Clock) -> Self {
+        let max_message_bytes = limits.get().max_message_bytes;
         Self {
-            outbox: Arc::new(Outbox::new(limits.max_outbox_bytes, wire)),
+            outbox: Arc::new(Outbox::new(limits.get().max_outbox_bytes, wire)),
             decoder: None,
             early: Early::of(read_ahead),
             max_message_bytes,
@@ -127,8 +127,8 @@ impl Socket {
             Ended::ByUs(close) => announcement.into_iter().chain([close.frame()]).collect(),
         };
         self.outbox.seal(last);
-        let (limit, clock) = (self.limits.close_timeout, self.clock.clone());
-        let mut linger = Linger { left: self.limits.max_linger_bytes, peer_done: false, written: false };
+        let (limit, clock) = (self.limits.get().close_timeout, self.clock.clone());
+        let mut linger = Linger { left: self.limits.get().max_linger_bytes, peer_done: false, written: false };
         let ending = poll_fn(|cx| self.poll_end(cx, &mut linger));
         if clock.timeout(limit, ending).await.is_none() {
             tracing::debug!("a peer did not end its connection in time");
@@ -246,7 +246,7 @@ impl Socket {
     /// one does whose peer never stops sending.
     fn poll_time(&mut self, cx: &mut Context<'_>, deadline: Instant) -> Poll<Result<Option<Message>, Ended>> {
         loop {
-            let (now, due) = (self.clock.now(), self.liveness.due(&self.limits));
+            let (now, due) = (self.clock.now(), self.liveness.due(&self.limits.get()));
             if now >= due {
                 if self.liveness.pinged.is_some() {
                     let close = Close::new(CloseCode::NoPong, "this client no longer answers pings");
@@ -466,7 +466,8 @@ mod tests {
         let empty_fragment: &[u8] = &[0x00, 0x80, 0, 0, 0, 0];
         for (read_ahead, endless) in [(&[][..], pong), (&[0x01, 0x80, 0, 0, 0, 0][..], empty_fragment)] {
             let waiting = tokio::spawn(async move {
-                let mut socket = Socket::new(Endless(endless), read_ahead, Limits::DEFAULT.into(), Clock::system());
+                let mut socket =
+                    Socket::new(Endless(endless), read_ahead, LiveLimits::new(Limits::DEFAULT), Clock::system());
                 socket.receive(Instant::now() + Duration::from_millis(20)).await.is_ok_and(|message| message.is_none())
             });
             let waited = tokio::time::timeout(Duration::from_secs(10), waiting).await;

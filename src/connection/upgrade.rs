@@ -1,7 +1,6 @@
 //! From an HTTP request to a WebSocket (RFC 6455, 4.2).
 
 use std::future::Future;
-use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::Request;
@@ -21,10 +20,11 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
-use crate::config::Limits;
+use crate::config::LiveLimits;
 use crate::protocol::{ErrorCode, Frame, Problem};
 
-use super::handshake::{Handshake, Place};
+use super::handshake::Handshake;
+use super::place::Place;
 use super::socket::Socket;
 
 /// The subprotocol that clients may ask for. None is needed; but a browser that asks for one and
@@ -79,7 +79,7 @@ impl Upgrade {
 
     /// Answers 101, and runs a task with the socket once the answer has been sent. The task holds
     /// nothing of HTTP any more. It drops the connection's place once the client has proven who it is.
-    pub fn on<F, Task>(self, tasks: &TaskTracker, limits: Arc<Limits>, clock: Clock, serve: F) -> Response
+    pub fn on<F, Task>(self, tasks: &TaskTracker, limits: LiveLimits, clock: Clock, serve: F) -> Response
     where
         F: FnOnce(Box<Socket>, Place) -> Task + Send + 'static,
         Task: Future<Output = ()> + Send + 'static,
@@ -104,7 +104,7 @@ impl Upgrade {
 
 /// The socket over an upgraded connection, with what hyper has read of it beyond the request. The
 /// answer to the upgrade is the first thing that is written.
-fn open(upgraded: Upgraded, limits: Arc<Limits>, clock: Clock) -> Option<(Box<Socket>, Place)> {
+fn open(upgraded: Upgraded, limits: LiveLimits, clock: Clock) -> Option<(Box<Socket>, Place)> {
     let Ok(parts) = upgraded.downcast::<Handshake>() else {
         tracing::error!("an upgraded connection is not the TCP stream that it was");
         return None;

@@ -15,6 +15,7 @@ use serde_json::value::RawValue;
 use smallvec::SmallVec;
 
 use crate::clock::Clock;
+use crate::config::LiveLimits;
 use crate::protocol::{ArrivedUser, PresentUser, Response, RoomName, UserId};
 
 use super::room::Room;
@@ -38,7 +39,7 @@ pub(super) type Data = Option<Arc<RawValue>>;
 /// that it says, and when [`Presence::poll_earlier`] is ready.
 pub struct Presence {
     clock: Clock,
-    delay: Duration,
+    limits: LiveLimits,
     schedule: Mutex<Schedule>,
     task: AtomicWaker,
 }
@@ -51,9 +52,9 @@ struct Schedule {
 }
 
 impl Presence {
-    /// An empty schedule. `delay` is how long a user has to be away before that is announced.
-    pub fn new(clock: Clock, delay: Duration) -> Self {
-        Self { clock, delay, schedule: Mutex::default(), task: AtomicWaker::new() }
+    /// An empty schedule.
+    pub fn new(clock: Clock, limits: LiveLimits) -> Self {
+        Self { clock, limits, schedule: Mutex::default(), task: AtomicWaker::new() }
     }
 
     /// Does what is due, a little at a time, and says when there is more to do; none if there is
@@ -84,7 +85,7 @@ impl Presence {
     pub(super) fn crowd(&self, limit: usize) -> Crowd {
         let mut schedule = self.schedule.lock();
         schedule.last_number += 1;
-        Crowd::new(schedule.last_number, limit, self.delay)
+        Crowd::new(schedule.last_number, limit, self.limits.get().presence_delay)
     }
 
     pub(super) fn now(&self) -> Instant {

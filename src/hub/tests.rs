@@ -12,6 +12,7 @@ use serde_json::value::RawValue;
 
 use super::*;
 use crate::clock::{Clock, ManualClock};
+use crate::config::Limits;
 use crate::protocol::Target;
 
 /// A wire that keeps what is written to it, and counts the system calls that a socket would take.
@@ -70,9 +71,13 @@ fn context() -> Context<'static> {
     Context::from_waker(Waker::noop())
 }
 
+fn limits() -> LiveLimits {
+    LiveLimits::new(Limits { max_rooms: 10, return_spread: Duration::ZERO, ..Limits::DEFAULT })
+}
+
 fn hub() -> Arc<Hub> {
-    let presence = Presence::new(Clock::system(), Duration::from_secs(3));
-    Hub::new(10, Duration::ZERO, NonZeroUsize::MIN, Box::new(|_| RoomTraits::default()), presence)
+    let presence = Presence::new(Clock::system(), limits());
+    Hub::new(limits(), NonZeroUsize::MIN, Box::new(|_| RoomTraits::default()), presence)
 }
 
 fn listener(hub: &Arc<Hub>, user: &str, rooms: &[&str]) -> Listener {
@@ -257,8 +262,8 @@ fn a_member_that_takes_nothing_holds_up_nobody_and_costs_its_bound() {
 /// A hub whose rooms have presence, and the clock that it goes by.
 fn hub_with(traits: RoomTraits) -> (Arc<Hub>, Clock, ManualClock) {
     let (clock, time) = Clock::manual();
-    let presence = Presence::new(clock.clone(), Duration::from_secs(3));
-    (Hub::new(10, Duration::ZERO, NonZeroUsize::MIN, Box::new(move |_| traits), presence), clock, time)
+    let presence = Presence::new(clock.clone(), limits());
+    (Hub::new(limits(), NonZeroUsize::MIN, Box::new(move |_| traits), presence), clock, time)
 }
 
 const PRESENCE: RoomTraits = RoomTraits { max_members: usize::MAX, presence: true, presence_limit: 100 };

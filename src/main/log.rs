@@ -36,6 +36,14 @@ pub(super) fn start(levels: &str, format: LogFormat) -> anyhow::Result<Log> {
 }
 
 impl Log {
+    /// Whether levels make sense.
+    ///
+    /// # Errors
+    /// They do not.
+    pub(super) fn check(levels: &str) -> anyhow::Result<()> {
+        filter(levels).map(drop)
+    }
+
     /// Changes what is logged.
     ///
     /// # Errors

@@ -2,17 +2,20 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use clap::ArgMatches;
+use parking_lot::Mutex;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
-use wsgate::config::misspelt_variables;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use wsgate::config::{Settings, misspelt_variables};
 use wsgate::dev::Dev;
-use wsgate::{Gateway, Limits, Listeners, Secret};
+use wsgate::{Gateway, Limits, Listeners, Live, Reloaded, Reread, Secret};
 
-use super::config::{API_KEY, JWT_SECRET, given, settings};
-use super::{log, println};
+use super::config::{API_KEY, JWT_SECRET, given, settings as settings_of};
+use super::log::{self, Log};
+use super::println;
 
 /// What `wsgate dev` can be told.
 #[derive(clap::Args)]
@@ -38,8 +41,8 @@ pub(super) struct DevArguments {
 
 /// Serves by the settings that an operator has made.
 pub(super) async fn serve(matches: ArgMatches) -> anyhow::Result<()> {
-    let settings = settings(&matches)?;
-    log::start(&settings.options.log, settings.options.log_format)?;
+    let settings = settings_of(&matches)?;
+    let log = log::start(&settings.options.log, settings.options.log_format)?;
     for (name, meant) in misspelt_variables() {
         tracing::warn!("{name} is in the environment, and means nothing: is it to be {meant}?");
     }
@@ -50,7 +53,41 @@ pub(super) async fn serve(matches: ArgMatches) -> anyhow::Result<()> {
     let (listen, backend_listen) = (settings.options.listen, settings.options.backend_listen);
     let listeners = listeners(listen, backend_listen).await?;
     let gateway = Gateway::new(config)?;
-    run(listeners, gateway).await
+    let reread = reread(matches, settings, gateway.live(), log);
+    // Asked for now: a signal that nobody has asked for ends the process.
+    tokio::spawn(reread_on_hangup(signal(SignalKind::hangup())?, Arc::clone(&reread)));
+    run(listeners, gateway.with_reread(reread)).await
+}
+
+/// Reads the settings again, and goes on with them. If anything is wrong, all stays as it is.
+fn reread(matches: ArgMatches, settings: Settings, live: Live, log: Log) -> Reread {
+    let last = Mutex::new(settings);
+    Arc::new(move || {
+        let mut last = last.lock();
+        let apply = || {
+            let settings = settings_of(&matches)?;
+            let config = super::config::checked(&settings)?;
+            Log::check(&settings.options.log)?;
+            live.apply(config)?;
+            log.set(&settings.options.log)?;
+            anyhow::Ok(settings)
+        };
+        let settings = apply().map_err(|error| format!("{error:#}")).inspect_err(|error| {
+            tracing::error!(error, "the configuration could not be read again, and is as it was");
+        })?;
+        let (changed, needs_restart) = settings.changed_since(&last);
+        tracing::info!(?changed, ?needs_restart, "the configuration has been read again");
+        *last = settings;
+        Ok(Reloaded { changed, needs_restart })
+    })
+}
+
+async fn reread_on_hangup(mut hangup: Signal, reread: Reread) {
+    while hangup.recv().await.is_some() {
+        let reread = Arc::clone(&reread);
+        // Files may be on a disk that takes its time. What comes of it is in the log.
+        let _logged = tokio::task::spawn_blocking(move || reread()).await;
+    }
 }
 
 /// Serves with all on defaults and with secrets made on the spot.

@@ -54,7 +54,7 @@ impl ErrorCode {
             Self::BodyIncomplete => StatusCode::REQUEST_TIMEOUT,
             Self::UpgradeRequired => StatusCode::UPGRADE_REQUIRED,
             Self::TooManyAttempts => StatusCode::TOO_MANY_REQUESTS,
-            Self::KeyReused => StatusCode::CONFLICT,
+            Self::KeyReused | Self::NotReloaded => StatusCode::CONFLICT,
             Self::Full | Self::NotStored => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::BAD_REQUEST,
         }

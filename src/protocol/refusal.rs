@@ -48,6 +48,8 @@ pub enum ErrorCode {
     CallRefused,
     /// The gateway has no backend for this.
     NotConfigured,
+    /// The configuration that was read again cannot be.
+    NotReloaded,
     /// The token that was to renew this connection is not accepted.
     TokenRefused,
     /// The token that was to renew this connection belongs to another user.
@@ -80,7 +82,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// Every code there is, in the order of `protocol.md`.
-    pub const ALL: [Self; 35] = [
+    pub const ALL: [Self; 36] = [
         Self::NotJson,
         Self::NotAnObject,
         Self::TooDeep,
@@ -102,6 +104,7 @@ impl ErrorCode {
         Self::BackendFailed,
         Self::CallRefused,
         Self::NotConfigured,
+        Self::NotReloaded,
         Self::TokenRefused,
         Self::WrongUser,
         Self::Unauthorized,
@@ -142,6 +145,7 @@ impl ErrorCode {
             Self::BackendFailed => "backend_failed",
             Self::CallRefused => "call_refused",
             Self::NotConfigured => "not_configured",
+            Self::NotReloaded => "not_reloaded",
             Self::TokenRefused => "token_refused",
             Self::WrongUser => "wrong_user",
             Self::Unauthorized => "unauthorized",

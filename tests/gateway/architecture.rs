@@ -72,10 +72,10 @@ fn the_hub_waits_for_nothing_and_knows_no_tokens() {
 fn every_limit_is_in_the_readme() {
     let config = include_str!("../../src/config/limits.rs");
     let readme = include_str!("../../README.md");
-    let names: Vec<&str> = config.split("env = \"").skip(1).map(|rest| rest.split('"').next().unwrap()).collect();
-    assert!(names.len() > 15, "{names:?}");
-    for name in names {
-        let setting = name.strip_prefix("WSGATE_").unwrap().to_lowercase();
+    let options = config.split("#[arg(").skip(1).map(|rest| rest.split("pub ").nth(1).unwrap());
+    let names: Vec<&str> = options.map(|rest| rest.split(':').next().unwrap()).collect();
+    assert!(names.len() > 30, "{names:?}");
+    for setting in names {
         assert!(readme.contains(&format!("| `{setting}` |")), "README.md does not list {setting}");
     }
 }

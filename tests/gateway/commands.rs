@@ -4,67 +4,12 @@ use std::process::Stdio;
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
-use tokio::process::{Child, Command};
+use tokio::process::Command;
 
 use crate::support::issuer::PublishedKeys;
+use crate::support::program::{ANYWHERE, Running, output, wsgate};
 use crate::support::tokens::{Key, TempFile};
 use crate::support::{API_KEY, Client, JWT_SECRET, within_reason};
-
-/// The binary with nothing of this environment that it would heed.
-fn wsgate(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_wsgate"));
-    command.args(arguments).env_clear().env("WSGATE_LOG_FORMAT", "text").stdin(Stdio::null()).kill_on_drop(true);
-    command
-}
-
-const ANYWHERE: [&str; 4] = ["--listen", "127.0.0.1:0", "--backend-listen", "127.0.0.1:0"];
-
-struct Running {
-    child: Child,
-    public: String,
-    backend: String,
-}
-
-impl Running {
-    /// Waits until it says where it listens.
-    async fn start(mut command: Command) -> Self {
-        let mut child = command.stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
-        let line = within_reason("the gateway to listen", async {
-            loop {
-                let line = log.next_line().await.unwrap().expect("it listens before it ends");
-                if line.contains("listening") {
-                    return line;
-                }
-            }
-        })
-        .await;
-        let after = |name: &str| line.split_once(name).unwrap().1.split_whitespace().next().unwrap().to_owned();
-        let (public, backend) = (after("public="), after("backend="));
-        // The rest of the log is read, so that it never blocks.
-        tokio::spawn(async move { while let Ok(Some(_)) = log.next_line().await {} });
-        Self { child, public, backend }
-    }
-
-    async fn connect(&self, token: &str) -> Client {
-        let mut client = Client::dial(self.public.parse().unwrap(), &format!("/ws?token={token}")).await;
-        assert_eq!(client.receive().await["type"], "welcome");
-        client
-    }
-
-    /// Ends it as a service manager does.
-    async fn terminate(mut self) {
-        let id = self.child.id().unwrap().to_string();
-        assert!(Command::new("kill").arg(id).status().await.unwrap().success());
-        assert!(within_reason("the end", self.child.wait()).await.unwrap().success());
-    }
-}
-
-async fn output(mut command: Command) -> (bool, String, String) {
-    let output = within_reason("a command", command.output()).await.unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    (output.status.success(), text(output.stdout), text(output.stderr))
-}
 
 #[tokio::test]
 async fn serve_refuses_to_start_without_its_secrets_and_says_how_to_make_them() {
@@ -365,7 +310,12 @@ async fn what_cannot_be_stored_is_not_done_and_nothing_that_was_is_lost() {
             "--state-file",
             file.0.to_str().unwrap(),
         ]);
-        command.args(ANYWHERE).env_clear().env("WSGATE_JWT_SECRET", JWT_SECRET).env("WSGATE_API_KEY", API_KEY);
+        command
+            .args(ANYWHERE)
+            .env_clear()
+            .env("WSGATE_LOG_FORMAT", "text")
+            .env("WSGATE_JWT_SECRET", JWT_SECRET)
+            .env("WSGATE_API_KEY", API_KEY);
         command.stdin(Stdio::null()).kill_on_drop(true);
         Running::start(command)
     };

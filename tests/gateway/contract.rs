@@ -212,6 +212,7 @@ fn every_code_has_a_test() {
         include_str!("backpressure.rs"),
         include_str!("bad_input.rs"),
         include_str!("commands.rs"),
+        include_str!("configuration.rs"),
         include_str!("conformance.rs"),
         include_str!("connect.rs"),
         include_str!("http.rs"),

@@ -23,6 +23,7 @@ mod backpressure; // who reads too slowly
 mod bad_input; // what makes no sense, and that nobody else notices
 mod carriers; // where a token may be: headers, query, cookie, ticket
 mod commands; // the binary: serve, dev, token
+mod configuration; // files, environment, arguments; and reading them again
 mod conformance; // RFC 6455, byte by byte
 mod connect; // proving who one is
 mod contract; // every example of protocol.md

@@ -3,6 +3,7 @@
 pub mod backend;
 mod client;
 pub mod issuer;
+pub mod program;
 mod raw;
 pub mod tokens;
 
@@ -19,7 +20,7 @@ use tokio::task::JoinHandle;
 use wsgate::auth::{Claims, mint};
 use wsgate::config::File;
 use wsgate::hub::Hub;
-use wsgate::{ApiKeys, Clock, Config, Gateway, Limits, Listeners, ManualClock, Secret};
+use wsgate::{ApiKeys, Clock, Config, Gateway, Limits, Listeners, ManualClock, Reloaded, Secret};
 
 pub use client::Client;
 pub use raw::{Opcode, Raw, frame, frame_with, upgrade_request};
@@ -98,7 +99,7 @@ impl Server {
         config.clock = clock.clone();
         change(&mut config);
         let limits = config.limits.clone();
-        let gateway = Gateway::new(config).unwrap();
+        let gateway = Gateway::new(config).unwrap().with_reread(Arc::new(|| Ok(Reloaded::default())));
         let (hub, keys) = (Arc::clone(gateway.hub()), gateway.api_keys());
         let listeners = Listeners {
             public: TcpListener::bind("127.0.0.1:0").await.unwrap(),

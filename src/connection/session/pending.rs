@@ -97,7 +97,7 @@ impl Session {
     }
 
     fn check_pending(&self) -> Result<(), Refusal> {
-        let max = self.door.limits.max_pending;
+        let max = self.door.limits.get().max_pending;
         let pending = self.busy.iter().flat_map(|busy| &busy.pending);
         if pending.filter(|pending| !pending.is_to_stay()).count() < max {
             return Ok(());

@@ -60,7 +60,7 @@ impl Session {
     pub(super) fn plan_warning(&mut self) {
         let now = self.door.clock.unix();
         let left = self.identity.expires_at.saturating_sub(now);
-        let warning = self.door.limits.expiry_warning.min(left / 2);
+        let warning = self.door.limits.get().expiry_warning.min(left / 2);
         self.warn_at = (!warning.is_zero()).then(|| self.identity.expires_at.saturating_sub(warning));
         self.plan_look();
     }
@@ -85,7 +85,7 @@ impl Session {
 
     /// When the connection ends at the latest, as the time since the Unix epoch.
     pub(super) fn ends_at(&self) -> Duration {
-        (self.identity.expires_at + self.door.limits.expiry_grace).min(self.lives_until)
+        (self.identity.expires_at + self.door.limits.get().expiry_grace).min(self.lives_until)
     }
 
     pub(super) fn check_expiry(&self) -> Result<(), Close> {

@@ -23,7 +23,7 @@ impl Session {
                 let message = "another user's personal room cannot be joined";
                 return Err(Refusal::of(ErrorCode::Forbidden, "room", message).into());
             }
-            match self.door.rules.decide(&self.identity, Permission::Join, room) {
+            match self.door.rules.load().decide(&self.identity, Permission::Join, room) {
                 Decision::Allowed => {}
                 Decision::Denied(why) => return Err(Refusal::of(ErrorCode::Forbidden, "room", why).into()),
                 Decision::Ask => return Ok(self.ask(id, What::Join(room.clone()))?),
@@ -96,7 +96,7 @@ impl Session {
 
     /// Says who is in a room, if that is allowed.
     pub(super) fn members(&mut self, id: Option<RequestId<'_>>, room: &RoomName) -> Result<(), Undone> {
-        match self.door.rules.decide(&self.identity, Permission::Members, room) {
+        match self.door.rules.load().decide(&self.identity, Permission::Members, room) {
             Decision::Allowed => {
                 self.list_members(id, room);
                 Ok(())
@@ -118,7 +118,7 @@ impl Session {
             Response::Members { id, ok: true, room, users, connections, members }.frame()
         };
         let mut frame = say(present.members.as_deref());
-        if frame.len() > self.door.limits.max_outbox_bytes / 4 {
+        if frame.len() > self.door.limits.get().max_outbox_bytes / 4 {
             frame = say(None);
         }
         self.member().outbox().push(frame);
@@ -190,8 +190,9 @@ impl Session {
             return Err(Refusal::of(ErrorCode::Forbidden, "to.all", message).into());
         }
         for room in &to.rooms {
-            let rule = self.door.rules.rule(&self.identity, room);
-            match self.door.rules.decide_by(rule, &self.identity, Permission::Publish, room) {
+            let rules = self.door.rules.load();
+            let rule = rules.rule(&self.identity, room);
+            match rules.decide_by(rule, &self.identity, Permission::Publish, room) {
                 Decision::Allowed => {}
                 Decision::Denied(why) => return Err(Refusal::of(ErrorCode::Forbidden, "to", why).into()),
                 Decision::Ask => match verdicts.iter().find(|(asked, _)| asked == room) {
@@ -248,7 +249,7 @@ impl Session {
     fn recheck_room(&mut self, room: &RoomName) {
         // What counts is what is said from now on; and one question a room is enough.
         self.give_up_staying(room);
-        match self.door.rules.decide(&self.identity, Permission::Join, room) {
+        match self.door.rules.load().decide(&self.identity, Permission::Join, room) {
             Decision::Allowed => {}
             Decision::Denied(why) => self.put_out(room, &why, false),
             Decision::Ask => self.ask_anyway(None, What::Stay(room.clone())),

@@ -1,0 +1,93 @@
+//! What can be replaced while the gateway runs.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::ApiKeys;
+use crate::auth::{Authenticator, LiveRules, Rules};
+use crate::backend::Backend;
+use crate::config::{Config, ConfigError, LiveLimits};
+use crate::connection::Admission;
+use crate::errand::RECHECK;
+use crate::hub::Hub;
+
+use super::Gateway;
+
+/// Lets a gateway that runs go on with another configuration. Nobody is disconnected: whoever is in a room
+/// that is no longer theirs leaves it, and is told.
+#[derive(Clone)]
+pub struct Live(Arc<Inner>);
+
+/// The parts of a gateway that can be replaced, or hear of it.
+pub(super) struct Parts {
+    pub(super) keys: ApiKeys,
+    pub(super) limits: LiveLimits,
+    pub(super) rules: LiveRules,
+    pub(super) admission: Arc<ArcSwap<Admission>>,
+    pub(super) authenticator: Arc<Authenticator>,
+    pub(super) backend: Arc<Backend>,
+    pub(super) hub: Arc<Hub>,
+}
+
+struct Inner {
+    parts: Parts,
+    /// What holds now.
+    config: Mutex<Config>,
+    /// Ends the tasks that keep the issuers' keys; none runs before the gateway does.
+    keeping: Mutex<Option<CancellationToken>>,
+}
+
+impl Live {
+    pub(super) fn new(config: Config, parts: Parts) -> Self {
+        Self(Arc::new(Inner { parts, config: Mutex::new(config), keeping: Mutex::default() }))
+    }
+
+    /// Goes on with this: its issuers and their keys, API keys, rules, limits, origins and proxies. All else
+    /// needs another gateway. Rooms in which somebody is keep their size and presence until they are empty.
+    /// Must be called within the gateway's runtime, since it fetches the issuers' keys anew.
+    ///
+    /// # Errors
+    /// The first setting that cannot be; then nothing has changed.
+    pub fn apply(&self, config: Config) -> Result<(), ConfigError> {
+        let parts = &self.0.parts;
+        let mut before = self.0.config.lock();
+        Gateway::check(&config)?;
+        parts.keys.replace(config.api_key.as_ref(), &config.api_keys)?;
+        parts.authenticator.replace(&config)?;
+        parts.limits.set(config.limits.clone());
+        parts.admission.store(Arc::new(Admission::of(&config)));
+        let who = |config: &Config| (config.rooms.clone(), config.anonymous.clone());
+        if who(&before) != who(&config) {
+            parts.rules.store(Arc::new(Rules::new(&config)));
+            parts.backend.forget_all();
+            parts.hub.everybody().iter().for_each(|member| member.notify(RECHECK));
+        }
+        *before = config;
+        drop(before);
+        self.keep_keys();
+        Ok(())
+    }
+
+    /// Fetches the keys that issuers publish, from now on, until the gateway stops.
+    pub(super) fn keep_keys(&self) {
+        let mut keeping = self.0.keeping.lock();
+        if let Some(before) = keeping.take() {
+            before.cancel();
+        }
+        let until = CancellationToken::new();
+        for keeping in self.0.parts.authenticator.verifier().keep_keys(&until) {
+            tokio::spawn(keeping);
+        }
+        *keeping = Some(until);
+    }
+
+    /// Fetches no more keys.
+    pub(super) fn stop(&self) {
+        if let Some(keeping) = self.0.keeping.lock().take() {
+            keeping.cancel();
+        }
+    }
+}
