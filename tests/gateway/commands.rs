@@ -695,3 +695,27 @@ async fn a_manual_that_cannot_be_written_is_an_error_that_names_the_folder() {
     let (succeeded, _, error) = output(wsgate(&["man", "--dir", "/dev/null/manual"])).await;
     assert!(!succeeded && error.contains("/dev/null/manual"), "{error}");
 }
+
+#[tokio::test]
+async fn a_machine_without_certificates_is_named_as_what_is_wrong() {
+    let config = TempFile::new(
+        "wsgate.toml",
+        "[[issuers]]\nissuer = \"https://login.test\"\naudience = \"chat\"\njwks_url = \"https://127.0.0.1:1/keys\"\n",
+    );
+    let key = Key::new(jsonwebtoken::Algorithm::ES256);
+    let token = key.sign(
+        Some("a"),
+        &json!({ "iss": "https://login.test", "aud": "chat", "sub": "alice", "exp": 4_000_000_000_u64 }),
+    );
+    let mut checking = wsgate(&["token", "check", &token, "--config", config.0.to_str().unwrap()]);
+    checking.env("SSL_CERT_FILE", "/dev/null").env("SSL_CERT_DIR", "/dev/null");
+    let (succeeded, said, _) = output(checking).await;
+    assert!(!succeeded && said.contains("No CA certificates were loaded"), "{said}");
+
+    let config = TempFile::new("wsgate.toml", "[backend]\naccess_url = \"http://127.0.0.1:1/\"\n");
+    let mut serving = wsgate(&["serve", "--config", config.0.to_str().unwrap()]);
+    serving.args(ANYWHERE).env("WSGATE_JWT_SECRET", JWT_SECRET).env("WSGATE_API_KEY", API_KEY);
+    serving.env("SSL_CERT_FILE", "/dev/null").env("SSL_CERT_DIR", "/dev/null");
+    let (succeeded, _, error) = output(serving).await;
+    assert!(!succeeded && error.contains("No CA certificates were loaded"), "{error}");
+}
