@@ -1,10 +1,12 @@
 //! The public door: browsers and other clients, each on a WebSocket.
 
+mod address;
 mod asset;
 mod credential;
 mod decoder;
 mod early;
 mod entrance;
+mod flow;
 mod handshake;
 mod life;
 mod logout;
@@ -16,6 +18,7 @@ mod wire;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use axum::Router;
@@ -39,6 +42,8 @@ use crate::inquiry::Inquiries;
 use crate::metrics::Metrics;
 use crate::protocol::{Close, CloseCode, ErrorCode, Problem};
 
+pub(crate) use address::Addresses;
+use address::{Excess, Visit, is_local};
 use asset::Script;
 pub(crate) use credential::Peer;
 use credential::Visitor;
@@ -52,6 +57,8 @@ pub(crate) use place::Places;
 pub use socket::{Ended, Message, Socket};
 pub use upgrade::Upgrade;
 
+/// When to come back to a gateway, or as an address, with as many connections as it may have.
+const RETRY_WHEN_FULL: Duration = Duration::from_secs(10);
 /// Goodbyes that are said in turn before others get theirs. At some microseconds each, whoever shares
 /// the thread waits a fraction of a millisecond.
 pub(crate) const GOODBYES_AT_ONCE: usize = 16;
@@ -68,6 +75,8 @@ pub(crate) struct Door {
     pub(crate) flusher: Arc<Flusher>,
     /// Decides who gets in.
     pub(crate) authenticator: Arc<Authenticator>,
+    /// The connections of each address.
+    pub(crate) addresses: Arc<Addresses>,
     /// The failed attempts of each address.
     pub(crate) attempts: Arc<Attempts>,
     /// What backends ask of clients.
@@ -135,9 +144,14 @@ pub(crate) fn routes(door: Arc<Door>, others: Router) -> Router {
 async fn connect(State(door): State<Arc<Door>>, request: Request) -> Response {
     let (headers, admission) = (request.headers(), door.admission.load());
     let visitor = Visitor::of(headers, peer(&request), &admission.trusted_proxies);
-    if let Err(problem) = door.check_origin(headers, &visitor).and_then(|()| door.check_attempts(&visitor)) {
-        return problem.into_response();
-    }
+    let visit = match door.check_origin(headers, &visitor).and_then(|()| door.check_attempts(&visitor)) {
+        Ok(()) => door.visit(&visitor),
+        Err(problem) => Err(problem),
+    };
+    let visit = match visit {
+        Ok(visit) => visit,
+        Err(problem) => return problem.into_response(),
+    };
     let shown = credential::shown(headers, request.uri().query().unwrap_or_default(), admission.cookie.as_deref());
     let upgrade = match Upgrade::accept(request) {
         Ok(upgrade) => upgrade,
@@ -146,7 +160,10 @@ async fn connect(State(door): State<Arc<Door>>, request: Request) -> Response {
     let limits = door.limits.clone();
     let clock = door.clock.clone();
     let tasks = door.tasks.clone();
-    upgrade.on(&tasks, limits, clock, move |socket, place| Life::begin(socket, door, Arrival { shown, visitor, place }))
+    upgrade.on(&tasks, limits, clock, move |mut socket, place| {
+        socket.set_local(is_local(visitor.address));
+        Life::begin(socket, door, Arrival { shown, visitor, place, visit })
+    })
 }
 
 /// Whoever is at the other end of the TCP connection.
@@ -173,6 +190,29 @@ impl Door {
             self.count_refusal("too_many_attempts", visitor);
             let detail = "too many tokens from this address were refused: try again later";
             Problem::new(ErrorCode::TooManyAttempts, detail).retry_after(wait)
+        })
+    }
+
+    /// Counts a connection of an address, if there is room for one more.
+    fn visit(&self, visitor: &Visitor) -> Result<Option<Box<Visit>>, Problem> {
+        let refuse = |limit: &'static str, code: ErrorCode, detail: String, wait: Duration| {
+            self.metrics.limit(limit);
+            self.count_refusal(limit, visitor);
+            Problem::new(code, detail).retry_after(wait)
+        };
+        if self.hub.census().connections >= self.limits.get().max_connections {
+            let detail = "the gateway has as many connections as it takes: try again later".to_owned();
+            return Err(refuse("max_connections", ErrorCode::Full, detail, RETRY_WHEN_FULL));
+        }
+        self.addresses.visit(visitor.address).map_err(|excess| match excess {
+            Excess::Connections(max) => {
+                let detail = format!("this address has {max} connections, which is as many as one may have");
+                refuse("max_connections_per_address", ErrorCode::TooManyConnections, detail, RETRY_WHEN_FULL)
+            }
+            Excess::Attempts(wait) => {
+                let detail = "this address connects too often: try again later".to_owned();
+                refuse("max_connects_per_second", ErrorCode::TooManyAttempts, detail, wait)
+            }
         })
     }
 

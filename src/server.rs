@@ -31,8 +31,10 @@ pub use crate::api::{ApiKeys, Reloaded, Reread};
 use crate::auth::{Attempts, Authenticator, LiveRules, Rules};
 use crate::backend::Backend;
 use crate::clock::Clock;
-use crate::config::{Config, ConfigError, LiveLimits};
-use crate::connection::{self, Admission, Door, GOODBYES_AT_ONCE, Handshake, Peer, Place, Places, read_head};
+use crate::config::{Config, ConfigError, LiveLimits, RoomTraits};
+use crate::connection::{
+    self, Addresses, Admission, Door, GOODBYES_AT_ONCE, Handshake, Peer, Place, Places, read_head,
+};
 use crate::errand::Errands;
 use crate::hub::{Flusher, Hub, Presence};
 use crate::inquiry::Inquiries;
@@ -84,7 +86,13 @@ impl Gateway {
         let rules: LiveRules = Arc::new(ArcSwap::from_pointee(Rules::new(&config)));
         let presence = Presence::new(config.clock.clone(), limits.clone());
         let rules_of_hub = Arc::clone(&rules);
-        let traits = Box::new(move |room: &RoomName| rules_of_hub.load().traits(room));
+        let limits_of_hub = limits.clone();
+        let traits = Box::new(move |room: &RoomName| {
+            let traits = rules_of_hub.load().traits(room);
+            let unlimited = traits.max_members == usize::MAX;
+            let max_members = if unlimited { limits_of_hub.get().max_members } else { traits.max_members };
+            RoomTraits { max_members, ..traits }
+        });
         let hub = Hub::new(limits.clone(), config.workers, traits, presence);
         let authenticator = Arc::new(Authenticator::new(&config, &limits)?);
         let admission = Arc::new(ArcSwap::from_pointee(Admission::of(&config)));
@@ -215,6 +223,7 @@ struct Workers {
     clock: Clock,
     routes: Router,
     authenticator: Arc<Authenticator>,
+    addresses: Arc<Addresses>,
     attempts: Arc<Attempts>,
     inquiries: Arc<Inquiries>,
     metrics: Arc<Metrics>,
@@ -237,6 +246,7 @@ impl Workers {
             clock: config.clock.clone(),
             routes: routes.clone(),
             authenticator: Arc::clone(authenticator),
+            addresses: Addresses::new(limits.clone(), config.clock.clone()),
             attempts: Arc::new(Attempts::new(limits.clone(), config.clock.clone())),
             inquiries: Arc::default(),
             metrics: Arc::clone(metrics),
@@ -259,6 +269,7 @@ impl Workers {
             hub: Arc::clone(&self.hub),
             flusher: Arc::clone(flusher),
             authenticator: Arc::clone(&self.authenticator),
+            addresses: Arc::clone(&self.addresses),
             attempts: Arc::clone(&self.attempts),
             inquiries: Arc::clone(&self.inquiries),
             metrics: Arc::clone(&self.metrics),

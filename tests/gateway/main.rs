@@ -33,6 +33,7 @@ mod http; // requests that are no upgrades
 mod inquiry; // what a backend asks of clients
 mod issuers; // keys that issuers publish
 mod keys; // API keys: what each may do, and where
+mod limits; // how many, of whom, how fast
 mod liveness; // peers that fall silent
 mod load; // many publishers at once: order and completeness
 mod openapi; // the description of the API, and the API

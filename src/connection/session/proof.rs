@@ -85,7 +85,7 @@ impl Session {
 
     /// When the connection ends at the latest, as the time since the Unix epoch.
     pub(super) fn ends_at(&self) -> Duration {
-        (self.identity.expires_at + self.door.limits.get().expiry_grace).min(self.lives_until)
+        (self.identity.expires_at + self.door.limits.get().expiry_grace).min(Duration::from_millis(self.lives_until))
     }
 
     pub(super) fn check_expiry(&self) -> Result<(), Close> {
@@ -93,7 +93,7 @@ impl Session {
         if now < self.ends_at() {
             return Ok(());
         }
-        if now >= self.lives_until {
+        if now >= Duration::from_millis(self.lives_until) {
             return Err(Close::new(CloseCode::TooOld, "this connection has lived as long as one may: connect again"));
         }
         Err(Close::new(CloseCode::TokenRefused, Reason::Expired.sentence()))
