@@ -42,6 +42,7 @@ mod presence; // who is told that users come and go
 mod providers; // tokens as well-known issuers make them
 mod renewal; // tokens that end, and those that replace them
 mod revocation; // tokens, sessions and users that are no longer welcome
+mod rolling; // a new version takes over while the old one drains
 mod rooms; // join, leave, publish: who gets what
 mod rules; // who may do what in which rooms, and why
 mod shutdown; // the gateway goes down
