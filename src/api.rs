@@ -28,7 +28,7 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::auth::{Authenticator, LiveRules};
+use crate::auth::{Authenticator, LiveRules, SECURITY};
 use crate::backend::Backend;
 use crate::clock::Clock;
 use crate::config::{ApiAction, LiveLimits};
@@ -40,6 +40,7 @@ use crate::protocol::{
     Bounds, Close, CloseCode, ConnectionId, ErrorCode, PresentUser, Problem, Refusal, Response as Told, RoomName,
     RoomRequest, UserId,
 };
+use crate::trace::{Trace, Tracer};
 
 pub(crate) use idempotency::Idempotency;
 pub use key::ApiKeys;
@@ -71,6 +72,8 @@ pub(crate) struct Api {
     pub(crate) backend: Arc<Backend>,
     /// What is to be asked of live connections.
     pub(crate) errands: Arc<Errands>,
+    /// Makes spans of requests.
+    pub(crate) tracer: Tracer,
     /// Events that are not to be published twice.
     pub(crate) idempotency: Idempotency,
     /// What backends ask of clients.
@@ -189,7 +192,9 @@ async fn disconnect(State(api): State<Arc<Api>>, caller: Caller, path: PathName)
     let user: UserId = named("user", path)?;
     caller.user(&user)?;
     let close = Close::new(CloseCode::Kicked, "disconnected by the backend");
-    Ok(json(&Disconnected { disconnected: api.hub.close_user(&user, &close) }))
+    let disconnected = api.hub.close_user(&user, &close);
+    tracing::info!(target: SECURITY, user = ?user.as_str(), disconnected, key = ?caller.name(), "a user was disconnected");
+    Ok(json(&Disconnected { disconnected }))
 }
 
 #[derive(Serialize, ToSchema)]
@@ -251,6 +256,19 @@ impl Api {
     fn bounds(&self) -> Bounds {
         let limits = self.limits.get();
         Bounds { max_depth: limits.max_depth, max_targets: limits.max_targets }
+    }
+
+    /// Answers a request as a span of the trace that its headers name, or of one of its own.
+    async fn traced(
+        &self,
+        name: &'static str,
+        request: Request,
+        answer: impl AsyncFnOnce(Request, Trace) -> Result<Response, Problem>,
+    ) -> Response {
+        let span = self.tracer.serve(name, request.headers());
+        let answer = answer(request, span.trace()).await.into_response();
+        span.answered(answer.status().as_u16());
+        answer
     }
 
     /// Reads a body whole, within limits of size and time. What it says it is does not matter:

@@ -30,7 +30,7 @@ use tower_service::Service;
 
 use crate::api::{self, Api, Idempotency};
 pub use crate::api::{ApiKeys, Reloaded, Reread};
-use crate::auth::{Attempts, Authenticator, LiveRules, Rules};
+use crate::auth::{Attempts, Authenticator, LiveRules, Rules, SECURITY};
 use crate::backend::Backend;
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError, LiveLimits, RoomTraits};
@@ -103,7 +103,7 @@ impl Gateway {
         let authenticator = Arc::new(Authenticator::new(&config, &limits)?);
         let admission = Arc::new(ArcSwap::from_pointee(Admission::of(&config)));
         let metrics = Arc::default();
-        let backend = Arc::new(Backend::new(config.backend.as_ref(), &config.clock, &metrics)?);
+        let backend = Arc::new(Backend::new(config.backend.as_ref(), &config.clock, &metrics, &config.tracer)?);
         let parts = Parts {
             keys: keys.clone(),
             limits: limits.clone(),
@@ -141,7 +141,7 @@ impl Gateway {
         config.check()?;
         ApiKeys::new(config.api_key.as_ref(), &config.api_keys)?;
         Authenticator::check(config)?;
-        Backend::new(config.backend.as_ref(), &config.clock, &Arc::default()).map(drop)
+        Backend::new(config.backend.as_ref(), &config.clock, &Arc::default(), &config.tracer).map(drop)
     }
 
     /// The hub: a program that runs the gateway inside itself publishes through it.
@@ -197,7 +197,8 @@ impl Gateway {
         let _stop_on_drop = (stopping.clone().drop_guard(), ended.clone().drop_guard(), ending.clone().drop_guard());
 
         let workers = Workers::new(&self, &tasks, &stopping);
-        let Self { hub, authenticator, rules, backend, metrics, keys, reread, .. } = self;
+        let Self { hub, authenticator, rules, backend, metrics, keys, reread, config, .. } = self;
+        let tracer = config.tracer;
         let all_told = CancellationToken::new();
         let telling = tokio::spawn(Arc::clone(&backend).keep_telling(all_told.clone()));
         let telling = AbortOnDropHandle::new(telling);
@@ -214,6 +215,7 @@ impl Gateway {
             keys,
             limits: limits.clone(),
             clock: clock.clone(),
+            tracer: tracer.clone(),
             reread,
             drain: drain.clone(),
             idempotency,
@@ -252,6 +254,7 @@ impl Gateway {
         if clock.timeout(limit, rest).await.is_none() {
             tracing::warn!("some requests of backends did not end in time, or the backend was not told of everything");
         }
+        tracer.end().await;
         stopped
     }
 }
@@ -545,7 +548,7 @@ pub async fn accept(listener: TcpListener, http: Http, tasks: TaskTracker, until
                     tasks.spawn(http.clone().serve(stream, peer, place, until.ending.clone()));
                 }
                 // To end it at once is all that can be done for nothing.
-                None => tracing::warn!(%peer, "there are too many connections without a token: one was turned away"),
+                None => turned_away(peer),
             },
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
@@ -557,6 +560,11 @@ pub async fn accept(listener: TcpListener, http: Http, tasks: TaskTracker, until
             }
         }
     }
+}
+
+fn turned_away(peer: SocketAddr) {
+    let reason = "max_unauthenticated";
+    tracing::warn!(target: SECURITY, %peer, reason, "there are too many connections without a token: one was turned away");
 }
 
 /// Whoever has just come when the gateway stops has a moment to say what they want.

@@ -36,6 +36,7 @@ mod keys; // API keys: what each may do, and where
 mod limits; // how many, of whom, how fast
 mod liveness; // peers that fall silent
 mod load; // many publishers at once: order and completeness
+mod logs; // what operators read
 mod openapi; // the description of the API, and the API
 mod origin; // whose pages may connect, and who may try
 mod presence; // who is told that users come and go
@@ -48,5 +49,7 @@ mod rules; // who may do what in which rooms, and why
 mod shutdown; // the gateway goes down
 mod tampering; // no change of a valid token is accepted
 mod targets; // to whom an event goes, for how long, and how often
+#[cfg(feature = "otel")]
+mod tracing; // traces: what is sent to a collector, and what it costs when there is none
 mod tutorial; // examples/tutorial, as its README tells it
 mod websocat; // the README's way to try it

@@ -2,6 +2,8 @@
 
 pub mod backend;
 mod client;
+#[cfg(feature = "otel")]
+pub mod collector;
 pub mod issuer;
 pub mod program;
 mod raw;
