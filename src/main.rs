@@ -1,5 +1,7 @@
 //! The command line: `wsgate serve`, `wsgate dev`, `wsgate config`, `wsgate explain`, `wsgate token`.
 
+#[path = "main/completions.rs"]
+mod completions;
 #[path = "main/config.rs"]
 mod config;
 #[path = "main/explain.rs"]
@@ -8,6 +10,8 @@ mod explain;
 mod health;
 #[path = "main/log.rs"]
 mod log;
+#[path = "main/manual.rs"]
+mod manual;
 #[path = "main/serve.rs"]
 mod serve;
 #[path = "main/sockets.rs"]
@@ -46,12 +50,16 @@ enum Command {
     Explain(explain::Arguments),
     /// Make tokens and keys for development, and check tokens
     Token(token::Arguments),
+    /// Print what a shell needs to complete these arguments, as `source <(wsgate completions bash)` does
+    Completions(completions::Arguments),
+    /// Print the manual's page of wsgate, or write all of its pages into a folder
+    Man(manual::Arguments),
 }
 
 // This thread is the first worker, and serves the backends beside.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    let matches = Options::dress(Arguments::command()).get_matches();
+    let matches = command_line().get_matches();
     let outcome = match Arguments::from_arg_matches(&matches) {
         Ok(arguments) => run(arguments.command, leaf(matches)).await,
         // It has parsed already.
@@ -72,6 +80,8 @@ async fn run(command: Command, matches: ArgMatches) -> anyhow::Result<ExitCode> 
         // Its own words come later: when it is known how they are to be written.
         Command::Serve { .. } => return serve::serve(matches).await,
         Command::Config(arguments) => return config::run(&arguments, &matches),
+        Command::Completions(arguments) => return completions::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Command::Man(arguments) => return manual::run(&arguments).map(|()| ExitCode::SUCCESS),
         _ => {}
     }
     let levels = std::env::var("WSGATE_LOG").unwrap_or_else(|_| "info".to_owned());
@@ -81,8 +91,13 @@ async fn run(command: Command, matches: ArgMatches) -> anyhow::Result<ExitCode> 
         Command::Health(arguments) => health::run(arguments, &matches).await,
         Command::Explain(arguments) => explain::run(arguments, &matches).await,
         Command::Token(arguments) => token::run(arguments, &matches).await.map(|()| ExitCode::SUCCESS),
-        Command::Serve { .. } | Command::Config(_) => Ok(ExitCode::SUCCESS),
+        Command::Serve { .. } | Command::Config(_) | Command::Completions(_) | Command::Man(_) => Ok(ExitCode::SUCCESS),
     }
+}
+
+/// The commands with their arguments, and what the options say of themselves.
+fn command_line() -> clap::Command {
+    Options::dress(Arguments::command())
 }
 
 /// What was given to the innermost command.

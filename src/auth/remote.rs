@@ -207,7 +207,7 @@ impl RemoteKeys {
     pub(super) async fn fetch_once(&self) {
         let fetched = match client() {
             Ok(client) => self.fetch(&client).await,
-            Err(error) => Err(error.to_string()),
+            Err(error) => Err(error),
         };
         self.note(fetched);
     }
@@ -324,14 +324,16 @@ async fn get(client: &Client, url: &Url) -> Result<(Vec<u8>, Duration), String> 
     Ok((body, age))
 }
 
-fn client() -> reqwest::Result<Client> {
+/// A client, or in words why there is none, as that the machine has no certificates to trust in.
+fn client() -> Result<Client, String> {
     let follow = Policy::custom(|attempt| match (attempt.previous().len() > MAX_REDIRECTS, is_safe(attempt.url())) {
         (false, true) => attempt.follow(),
         (true, _) => attempt.error("too many redirects"),
         (false, false) => attempt.error("a redirect leads to an address without TLS"),
     });
     let name = concat!("wsgate/", env!("CARGO_PKG_VERSION"));
-    Client::builder().redirect(follow).user_agent(name).referer(false).build()
+    let client = Client::builder().redirect(follow).user_agent(name).referer(false).build();
+    client.map_err(|error| format!("{:#}", anyhow::Error::new(error)))
 }
 
 /// An address that keys may come from.

@@ -114,7 +114,8 @@ impl Link {
         Ok(Self {
             kind,
             url: url.to_owned(),
-            client: client.map_err(|error| wrong(error.to_string()))?,
+            // With its cause, as that the machine has no certificates to trust in.
+            client: client.map_err(|error| wrong(format!("{:#}", anyhow::Error::new(error))))?,
             authorization,
             timeout,
             max_answer_bytes: config.max_answer_bytes,

@@ -587,6 +587,139 @@ async fn explain_says_yes_or_no_why_and_what_it_would_take() {
     assert!(!succeeded && error.contains("rooms[1].pattern (line 4)"), "{error}");
 }
 
+/// What bash offers for a line, with the completions that the binary prints.
+async fn completed(line: &[&str]) -> Vec<String> {
+    let (succeeded, script, error) = output(wsgate(&["completions", "bash"])).await;
+    assert!(succeeded, "{error}");
+    let script = TempFile::new("completions", &script);
+    let path = script.0.to_str().unwrap();
+    let mut syntax = Command::new("bash");
+    syntax.args(["-n", path]);
+    let (succeeded, _, error) = output(syntax).await;
+    assert!(succeeded && error.is_empty(), "{error}");
+
+    let mut bash = Command::new("bash");
+    // As bash does it when somebody presses the tabulator: the function that `complete` names is called with the
+    // command, the word and the word before, and leaves its answer in COMPREPLY.
+    let press = r#"source "$1"; shift
+        [[ "$(complete -p wsgate)" =~ -F\ ([^ ]+) ]] || exit 3
+        COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1))
+        "${BASH_REMATCH[1]}" wsgate "${COMP_WORDS[-1]}" "${COMP_WORDS[-2]}"
+        printf '%s\n' "${COMPREPLY[@]}""#;
+    bash.args(["--norc", "--noprofile", "-c", press, "bash", path]).args(line);
+    let (succeeded, offered, error) = output(bash).await;
+    assert!(succeeded, "{error}");
+    offered.lines().map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn bash_completes_commands_and_options_once_it_has_read_the_completions() {
+    assert_eq!(completed(&["wsgate", "to"]).await, ["token"]);
+    assert_eq!(completed(&["wsgate", "token", "ch"]).await, ["check"]);
+    assert_eq!(completed(&["wsgate", "serve", "--max-ro"]).await, ["--max-rooms"]);
+    assert_eq!(completed(&["wsgate", "completions", "z"]).await, ["zsh"]);
+}
+
+#[tokio::test]
+async fn every_shell_has_its_completions_and_others_are_named_in_the_refusal() {
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+        let (succeeded, script, error) = output(wsgate(&["completions", shell])).await;
+        assert!(succeeded && script.contains("backend-listen"), "{shell}: {error}");
+    }
+    let (succeeded, _, error) = output(wsgate(&["completions", "csh"])).await;
+    assert!(!succeeded && error.contains("csh") && error.contains("fish"), "{error}");
+}
+
+/// The commands and the options that `--help` lists.
+async fn listed(command: &[String]) -> (Vec<String>, Vec<String>) {
+    let arguments: Vec<&str> = command.iter().map(String::as_str).chain(["--help"]).collect();
+    let (succeeded, help, error) = output(wsgate(&arguments)).await;
+    assert!(succeeded, "{error}");
+    let after = help.split("\nCommands:\n").nth(1).unwrap_or_default();
+    let commands = after.split("\n\n").next().unwrap().lines().filter_map(|line| line.split_whitespace().next());
+    let commands = commands.filter(|name| *name != "help").map(str::to_owned).collect();
+    // `--listen <ADDRESS>` and `-h, --help`, but not the values of an option, which come as `- text`.
+    let names = help.lines().map(str::trim_start).filter(|line| line.starts_with('-') && !line.starts_with("- "));
+    let names = names.map(|line| &line[line.find("--").expect("every option has a long name")..]);
+    let options = names.map(|name| name.split([' ', '=', '[', ',']).next().unwrap().to_owned()).collect();
+    (commands, options)
+}
+
+#[tokio::test]
+async fn the_manual_has_a_page_for_each_command_with_each_of_its_options() {
+    let folder = std::env::temp_dir().join(format!("wsgate-manual-{}", std::process::id()));
+    let (succeeded, printed, error) = output(wsgate(&["man", "--dir", folder.to_str().unwrap()])).await;
+    assert!(succeeded && printed.is_empty(), "{printed} {error}");
+
+    let (mut pages, mut options_seen) = (Vec::new(), 0);
+    let mut commands = vec![Vec::new()];
+    while let Some(command) = commands.pop() {
+        let name = [vec!["wsgate".to_owned()], command.clone()].concat().join("-");
+        let page = std::fs::read_to_string(folder.join(format!("{name}.1"))).unwrap_or_else(|_| panic!("{name}"));
+        let version = env!("CARGO_PKG_VERSION");
+        assert!(page.contains(&format!(".TH {} 1 \"\" \"wsgate {version}\"", name.to_uppercase())), "{page}");
+        let (below, options) = listed(&command).await;
+        for option in options {
+            let bold = format!("\\fB{}\\fR", option.replace('-', r"\-"));
+            let (_, entry) = page
+                .split("\n.TP\n")
+                .find_map(|entry| entry.split_once(&bold).filter(|(before, _)| !before.contains('\n')))
+                .unwrap_or_else(|| panic!("{name} has no {option}"));
+            let words = entry.lines().nth(1).unwrap_or_default();
+            assert!(!words.is_empty() && !words.starts_with('.'), "{name} says nothing of {option}: {entry}");
+            options_seen += 1;
+        }
+        for word in below {
+            assert!(page.contains(&format!("{}\\-{word}(1)", name.replace('-', r"\-"))), "{name} has no {word}");
+            commands.push([command.clone(), vec![word]].concat());
+        }
+        pages.push(format!("{name}.1"));
+    }
+    assert!(options_seen > 60, "the options were found: {options_seen}");
+    for expected in ["wsgate.1", "wsgate-serve.1", "wsgate-token-check.1"] {
+        assert!(pages.contains(&expected.to_owned()), "{pages:?}");
+    }
+    let mut written: Vec<String> =
+        std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    pages.sort();
+    written.sort();
+    assert_eq!(written, pages);
+
+    let (_, main, _) = output(wsgate(&["man"])).await;
+    assert_eq!(main, std::fs::read_to_string(folder.join("wsgate.1")).unwrap());
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[tokio::test]
+async fn a_manual_that_cannot_be_written_is_an_error_that_names_the_folder() {
+    let (succeeded, _, error) = output(wsgate(&["man", "--dir", "/dev/null/manual"])).await;
+    assert!(!succeeded && error.contains("/dev/null/manual"), "{error}");
+}
+
+#[tokio::test]
+async fn a_machine_without_certificates_is_named_as_what_is_wrong() {
+    let config = TempFile::new(
+        "wsgate.toml",
+        "[[issuers]]\nissuer = \"https://login.test\"\naudience = \"chat\"\njwks_url = \"https://127.0.0.1:1/keys\"\n",
+    );
+    let key = Key::new(jsonwebtoken::Algorithm::ES256);
+    let token = key.sign(
+        Some("a"),
+        &json!({ "iss": "https://login.test", "aud": "chat", "sub": "alice", "exp": 4_000_000_000_u64 }),
+    );
+    let mut checking = wsgate(&["token", "check", &token, "--config", config.0.to_str().unwrap()]);
+    checking.env("SSL_CERT_FILE", "/dev/null").env("SSL_CERT_DIR", "/dev/null");
+    let (succeeded, said, _) = output(checking).await;
+    assert!(!succeeded && said.contains("No CA certificates were loaded"), "{said}");
+
+    let config = TempFile::new("wsgate.toml", "[backend]\naccess_url = \"http://127.0.0.1:1/\"\n");
+    let mut serving = wsgate(&["serve", "--config", config.0.to_str().unwrap()]);
+    serving.args(ANYWHERE).env("WSGATE_JWT_SECRET", JWT_SECRET).env("WSGATE_API_KEY", API_KEY);
+    serving.env("SSL_CERT_FILE", "/dev/null").env("SSL_CERT_DIR", "/dev/null");
+    let (succeeded, _, error) = output(serving).await;
+    assert!(!succeeded && error.contains("No CA certificates were loaded"), "{error}");
+}
+
 #[tokio::test]
 async fn health_says_whether_a_gateway_is_ready_and_ends_accordingly() {
     let mut command = wsgate(&["serve"]);
