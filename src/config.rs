@@ -7,11 +7,13 @@ mod example;
 mod file;
 mod issuer;
 mod limits;
+mod listen;
 mod options;
 mod origin;
 mod pattern;
 mod room;
 mod settings;
+mod tls;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -33,11 +35,13 @@ pub use example::example;
 pub use file::File;
 pub use issuer::{Issuer, KeySource, Place};
 pub use limits::{Limits, LiveLimits};
+pub use listen::ListenAddress;
 pub use options::{LogFormat, Options};
 pub use origin::{OriginPattern, Origins};
 pub use pattern::{Asker, Placeholder, RoomPattern};
 pub use room::{Access, PRESENCE_LIMIT, RoomRule, RoomTraits};
 pub use settings::{Origin, Setting, Settings, misspelt_variables};
+pub use tls::Tls;
 
 /// Everything the gateway needs to know before it starts.
 #[derive(Debug, Clone)]
@@ -59,6 +63,8 @@ pub struct Config {
     pub cookie: Option<String>,
     /// Proxies whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// The certificate of the public door, which speaks TLS if this is given.
+    pub tls: Option<Tls>,
     /// What those may who show no token; none may connect if this is not given.
     pub anonymous: Option<Anonymous>,
     /// The file that keeps revocations and blocks; without it they end with the process.
@@ -177,6 +183,7 @@ impl Config {
             origins: Origins::default(),
             cookie: None,
             trusted_proxies: Vec::new(),
+            tls: None,
             anonymous: None,
             state_file: None,
             weak_secrets: false,

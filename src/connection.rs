@@ -9,12 +9,13 @@ mod handshake;
 mod life;
 mod logout;
 mod place;
+mod preface;
 mod session;
 mod socket;
+mod tls;
 mod upgrade;
 mod wire;
 
-use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -43,14 +44,15 @@ use asset::Script;
 pub(crate) use credential::Peer;
 use credential::Visitor;
 use entrance::Arrival;
-pub use handshake::Handshake;
-pub(crate) use handshake::read_head;
+pub(crate) use handshake::{Handshake, Stream, read_head};
 use life::Life;
 pub use place::Place;
 pub(crate) use place::Places;
+pub(crate) use preface::Preface;
 
 pub use socket::{Ended, Message, Socket};
 pub use upgrade::Upgrade;
+pub(crate) use wire::Bare;
 
 /// Goodbyes that are said in turn before others get theirs. At some microseconds each, whoever shares
 /// the thread waits a fraction of a millisecond.
@@ -149,9 +151,10 @@ async fn connect(State(door): State<Arc<Door>>, request: Request) -> Response {
     upgrade.on(&tasks, limits, clock, move |socket, place| Life::begin(socket, door, Arrival { shown, visitor, place }))
 }
 
-/// Whoever is at the other end of the TCP connection.
-fn peer(request: &Request) -> IpAddr {
-    request.extensions().get::<Peer>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0.ip())
+/// Whoever is at the other end of the connection.
+fn peer(request: &Request) -> Peer {
+    // There always is one; to nobody nothing is believed.
+    request.extensions().get::<Peer>().copied().unwrap_or(Peer::at(Peer::NOWHERE))
 }
 
 impl Door {

@@ -214,8 +214,9 @@ fn start() -> (SocketAddr, oneshot::Sender<()>, thread::JoinHandle<()>) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let bind = || tokio::net::TcpListener::bind("127.0.0.1:0");
-            let listeners = Listeners { public: bind().await.unwrap(), backend: bind().await.unwrap() };
-            tell.send(listeners.public.local_addr().unwrap()).unwrap();
+            let public = bind().await.unwrap();
+            tell.send(public.local_addr().unwrap()).unwrap();
+            let listeners = Listeners { public: public.into(), backend: bind().await.unwrap().into() };
             let config = Config::new(Secret::new(SECRET), Secret::new("an-api-key-for-tests"));
             let asked = async {
                 let _asked = stopped.await;

@@ -2,14 +2,14 @@
 //! environment and a key of the configuration file, by one name: `--max-depth`, `WSGATE_MAX_DEPTH`,
 //! `max_depth`. This is the one place that says so, with the default and the sentence that explains it.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::{Arg, Args, Command};
 use ipnet::IpNet;
 
-use super::{Limits, OriginPattern};
+use super::{Limits, ListenAddress, OriginPattern};
 
 /// What the names of variables of the environment begin with.
 pub(super) const PREFIX: &str = "WSGATE_";
@@ -28,8 +28,17 @@ const COMMON: [&str; 9] = [
 ];
 
 /// Options that take effect only at the start.
-const AT_START: [&str; 7] =
-    ["config", "listen", "backend_listen", "workers", "state_file", "log_format", "max_idempotency_keys"];
+const AT_START: [&str; 9] = [
+    "config",
+    "listen",
+    "backend_listen",
+    "tls_certificate",
+    "tls_key",
+    "workers",
+    "state_file",
+    "log_format",
+    "max_idempotency_keys",
+];
 
 /// Every option that is one value, or a list of such.
 #[derive(Debug, Clone, PartialEq, Args)]
@@ -40,12 +49,20 @@ pub struct Options {
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 
-    /// Where clients connect
+    /// Where clients connect: an address and a port, or unix: and a path. Whoever may open the file of a
+    /// Unix socket is believed as a trusted proxy is
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8080", help_heading = "Where it listens")]
-    pub listen: SocketAddr,
+    pub listen: ListenAddress,
     /// Where backends connect; it need not face the internet
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8081", help_heading = "Where it listens")]
-    pub backend_listen: SocketAddr,
+    pub backend_listen: ListenAddress,
+    /// The certificate for TLS where clients connect, in PEM, with those between it and one that clients
+    /// know; read again when it changes
+    #[arg(long, value_name = "FILE", requires = "tls_key", help_heading = "Where it listens")]
+    pub tls_certificate: Option<PathBuf>,
+    /// Its private key, in PEM; read again when it changes
+    #[arg(long, value_name = "FILE", requires = "tls_certificate", help_heading = "Where it listens")]
+    pub tls_key: Option<PathBuf>,
     /// Threads that serve clients; as many as there are processors, if not given
     #[arg(long, value_name = "NUMBER", help_heading = "Where it listens")]
     pub workers: Option<NonZeroUsize>,

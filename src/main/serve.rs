@@ -7,11 +7,10 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use clap::ArgMatches;
 use parking_lot::Mutex;
-use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use wsgate::config::{Settings, misspelt_variables};
+use wsgate::config::{ListenAddress, Settings, misspelt_variables};
 use wsgate::dev::Dev;
-use wsgate::{Gateway, Limits, Listeners, Live, Reloaded, Reread, Secret};
+use wsgate::{Gateway, Limits, Listener, Listeners, Live, Reloaded, Reread, Secret};
 
 use super::config::{API_KEY, JWT_SECRET, given, settings as settings_of};
 use super::log::{self, Log};
@@ -50,8 +49,7 @@ pub(super) async fn serve(matches: ArgMatches) -> anyhow::Result<()> {
     if config.state_file.is_none() {
         tracing::warn!("revocations and blocks end with this process: give --state-file to keep them");
     }
-    let (listen, backend_listen) = (settings.options.listen, settings.options.backend_listen);
-    let listeners = listeners(listen, backend_listen).await?;
+    let listeners = listeners(&settings.options.listen, &settings.options.backend_listen).await?;
     let gateway = Gateway::new(config)?;
     let reread = reread(matches, settings, gateway.live(), log);
     // Asked for now: a signal that nobody has asked for ends the process.
@@ -96,11 +94,15 @@ pub(super) async fn dev(arguments: DevArguments) -> anyhow::Result<()> {
     if !listen.ip().is_loopback() || !backend_listen.ip().is_loopback() {
         bail!("`wsgate dev` is for this machine only: its tokens are on a page. Listen on 127.0.0.1, or use serve");
     }
-    let listeners = listeners(listen, backend_listen).await?;
-    let addresses = (listeners.public.local_addr()?, listeners.backend.local_addr()?);
+    let listeners = listeners(&listen.into(), &backend_listen.into()).await?;
+    let (ListenAddress::Tcp(public), ListenAddress::Tcp(backend)) =
+        (listeners.public.address()?, listeners.backend.address()?)
+    else {
+        bail!("`wsgate dev` listens on addresses only");
+    };
     // It is printed, in a line to paste.
     let api_key = given(API_KEY)?.map(|key| Secret::new(key.reveal().trim_ascii()));
-    let dev = Dev::new(given(JWT_SECRET)?, api_key, addresses)?;
+    let dev = Dev::new(given(JWT_SECRET)?, api_key, (public, backend))?;
     println(&dev.guide())?;
     let mut config = dev.config();
     config.limits = limits;
@@ -109,17 +111,17 @@ pub(super) async fn dev(arguments: DevArguments) -> anyhow::Result<()> {
     run(listeners, Gateway::new(config)?.with_routes(dev.routes())).await
 }
 
-async fn listeners(public: SocketAddr, backend: SocketAddr) -> anyhow::Result<Listeners> {
+async fn listeners(public: &ListenAddress, backend: &ListenAddress) -> anyhow::Result<Listeners> {
     Ok(Listeners { public: bind(public, "--listen").await?, backend: bind(backend, "--backend-listen").await? })
 }
 
-async fn bind(address: SocketAddr, option: &str) -> anyhow::Result<TcpListener> {
-    let bound = TcpListener::bind(address).await;
+async fn bind(address: &ListenAddress, option: &str) -> anyhow::Result<Listener> {
+    let bound = Listener::bind(address).await;
     bound.with_context(|| format!("cannot listen on {address}; choose another address with {option}"))
 }
 
 async fn run(listeners: Listeners, gateway: Gateway) -> anyhow::Result<()> {
-    let (public, backend) = (listeners.public.local_addr()?, listeners.backend.local_addr()?);
+    let (public, backend) = (listeners.public.address()?, listeners.backend.address()?);
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     tracing::info!(%public, %backend, "listening");
     let asked = async move {

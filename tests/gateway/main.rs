@@ -45,6 +45,8 @@ mod rooms; // join, leave, publish: who gets what
 mod rules; // who may do what in which rooms, and why
 mod shutdown; // the gateway goes down
 mod tampering; // no change of a valid token is accepted
-mod targets; // to whom an event goes, for how long, and how often
+mod targets;
+mod tls; // to whom an event goes, for how long, and how often
 mod tutorial; // examples/tutorial, as its README tells it
+mod unix; // sockets that are files
 mod websocat; // the README's way to try it

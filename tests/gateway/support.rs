@@ -1,6 +1,7 @@
 //! A gateway in one line, and the clients that speak to it.
 
 pub mod backend;
+pub mod certificate;
 mod client;
 pub mod issuer;
 pub mod program;
@@ -20,7 +21,7 @@ use tokio::task::JoinHandle;
 use wsgate::auth::{Claims, mint};
 use wsgate::config::File;
 use wsgate::hub::Hub;
-use wsgate::{ApiKeys, Clock, Config, Gateway, Limits, Listeners, ManualClock, Reloaded, Secret};
+use wsgate::{ApiKeys, Clock, Config, Gateway, Limits, Listener, Listeners, ManualClock, Reloaded, Secret};
 
 pub use client::Client;
 pub use raw::{Opcode, Raw, frame, frame_with, upgrade_request};
@@ -94,6 +95,13 @@ impl Server {
 
     /// A gateway with another configuration.
     pub async fn configured(change: impl FnOnce(&mut Config)) -> Self {
+        let public = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = public.local_addr().unwrap();
+        Self { public: address, ..Self::listening(public.into(), change).await }
+    }
+
+    /// A gateway whose clients come this way, as over a Unix socket: `public` is no address then.
+    pub async fn listening(public: Listener, change: impl FnOnce(&mut Config)) -> Self {
         let (clock, time) = Clock::manual();
         let mut config = Config::new(Secret::new(JWT_SECRET), Secret::new(API_KEY));
         config.clock = clock.clone();
@@ -101,11 +109,10 @@ impl Server {
         let limits = config.limits.clone();
         let gateway = Gateway::new(config).unwrap().with_reread(Arc::new(|| Ok(Reloaded::default())));
         let (hub, keys) = (Arc::clone(gateway.hub()), gateway.api_keys());
-        let listeners = Listeners {
-            public: TcpListener::bind("127.0.0.1:0").await.unwrap(),
-            backend: TcpListener::bind("127.0.0.1:0").await.unwrap(),
-        };
-        let (public, backend) = (listeners.public.local_addr().unwrap(), listeners.backend.local_addr().unwrap());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let backend = listener.local_addr().unwrap();
+        let listeners = Listeners { public, backend: listener.into() };
+        let public = SocketAddr::from(([0, 0, 0, 0], 0));
         let (shutdown, asked) = oneshot::channel::<()>();
         let running = tokio::spawn(gateway.run(listeners, async {
             let _dropped_is_asked_too = asked.await;
