@@ -61,8 +61,11 @@ pub struct Config {
     pub origins: Origins,
     /// The cookie that may hold a token; it needs an allow-list of origins.
     pub cookie: Option<String>,
-    /// Proxies whose `X-Forwarded-For` is believed.
+    /// Proxies whose `X-Forwarded-For` or `Forwarded` is believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// Whether each connection to the public door begins with a header of the PROXY protocol, version 1 or
+    /// 2. They must come from trusted proxies, or over a Unix socket: others are refused.
+    pub proxy_protocol: bool,
     /// The certificate of the public door, which speaks TLS if this is given.
     pub tls: Option<Tls>,
     /// What those may who show no token; none may connect if this is not given.
@@ -183,6 +186,7 @@ impl Config {
             origins: Origins::default(),
             cookie: None,
             trusted_proxies: Vec::new(),
+            proxy_protocol: false,
             tls: None,
             anonymous: None,
             state_file: None,

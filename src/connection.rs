@@ -5,11 +5,13 @@ mod credential;
 mod decoder;
 mod early;
 mod entrance;
+mod forwarded;
 mod handshake;
 mod life;
 mod logout;
 mod place;
 mod preface;
+mod proxy;
 mod session;
 mod socket;
 mod tls;
@@ -98,7 +100,7 @@ pub(crate) struct Admission {
     pub(crate) origins: Origins,
     /// The cookie that may hold a token.
     pub(crate) cookie: Option<String>,
-    /// Proxies whose `X-Forwarded-For` is believed.
+    /// Proxies that are believed whom they speak for.
     pub(crate) trusted_proxies: Vec<IpNet>,
 }
 

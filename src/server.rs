@@ -258,7 +258,10 @@ impl Workers {
     fn new(gateway: &Gateway, tasks: &TaskTracker, stopping: &CancellationToken) -> Self {
         let Gateway { config, hub, authenticator, rules, admission, limits, backend, metrics, routes, .. } = gateway;
         let tls = gateway.certificate.as_ref().map(Certificate::current);
-        let preface = tls.is_some().then(|| Arc::new(Preface { tls }));
+        let Config { proxy_protocol, .. } = *config;
+        let preface = Preface { proxy_protocol, admission: Arc::clone(admission), tls };
+        let has_preface = proxy_protocol || preface.tls.is_some();
+        let preface = has_preface.then(|| Arc::new(preface));
         Self {
             limits: limits.clone(),
             clock: config.clock.clone(),
@@ -421,10 +424,10 @@ impl Http {
         let (limit, clock) = (self.limit(), self.clock.clone());
         let served = async {
             let heard = tokio::select! {
-                heard = self.hear(stream, limit) => heard,
+                heard = self.hear(stream, peer, limit) => heard,
                 () = stopping.cancelled() => return,
             };
-            let (stream, early) = match heard {
+            let (stream, early, peer) = match heard {
                 Ok(heard) => heard,
                 Err(error) => return tracing::debug!(%error, %peer, "a connection broke before its request"),
             };
@@ -445,16 +448,16 @@ impl Http {
     }
 
     /// Hears what comes before HTTP, and the head of a request where it is limited.
-    async fn hear(&self, stream: Bare, limit: Option<Limit>) -> io::Result<(Stream, Vec<u8>)> {
-        let (stream, mut early) = match &self.preface {
+    async fn hear(&self, stream: Bare, peer: Peer, limit: Option<Limit>) -> io::Result<(Stream, Vec<u8>, Peer)> {
+        let (stream, mut early, peer) = match &self.preface {
             // In a box: most have none.
-            Some(preface) => Box::pin(Arc::clone(preface).hear(stream)).await?,
-            None => (Stream::Bare(stream), Vec::new()),
+            Some(preface) => Box::pin(preface.hear(stream, peer)).await?,
+            None => (Stream::Bare(stream), Vec::new(), peer),
         };
         if let Some(limit) = limit {
             read_head(stream.wire(), &mut early, limit.head_bytes).await?;
         }
-        Ok((stream, early))
+        Ok((stream, early, peer))
     }
 
     async fn answer(self, stream: Handshake, peer: Peer, stopping: CancellationToken) -> hyper::Result<()> {

@@ -25,6 +25,7 @@ impl Settings {
         config.origins = Origins::list(options.allow_origin.clone()).required(options.require_origin);
         config.cookie.clone_from(&options.cookie);
         config.trusted_proxies.clone_from(&options.trusted_proxy);
+        config.proxy_protocol = options.proxy_protocol;
         config.tls = match (&options.tls_certificate, &options.tls_key) {
             (None, None) => None,
             (Some(certificate), Some(key)) => Some(Tls { certificate: certificate.clone(), key: key.clone() }),

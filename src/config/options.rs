@@ -28,12 +28,13 @@ const COMMON: [&str; 9] = [
 ];
 
 /// Options that take effect only at the start.
-const AT_START: [&str; 9] = [
+const AT_START: [&str; 10] = [
     "config",
     "listen",
     "backend_listen",
     "tls_certificate",
     "tls_key",
+    "proxy_protocol",
     "workers",
     "state_file",
     "log_format",
@@ -85,9 +86,15 @@ pub struct Options {
     /// A cookie that may hold a token; it needs --allow-origin
     #[arg(long, value_name = "NAME", help_heading = "Who may connect")]
     pub cookie: Option<String>,
-    /// A proxy, or a network of them, whose X-Forwarded-For is believed, as 10.0.0.0/8; repeatable
+    /// A proxy, or a network of them, whose X-Forwarded-For is believed, as 10.0.0.0/8; repeatable. If it
+    /// sends none, its Forwarded (RFC 7239) is
     #[arg(long, value_name = "NETWORK", value_delimiter = ',', value_parser = network, help_heading = "Who may connect")]
     pub trusted_proxy: Vec<IpNet>,
+    /// Clients come by way of --trusted-proxy, or a Unix socket, and every connection begins with a header
+    /// of the PROXY protocol, version 1 or 2. Others are refused
+    #[arg(long, value_name = "YES", num_args = 0..=1, require_equals = true, default_value = "false",
+        default_missing_value = "true", action = clap::ArgAction::Set, help_heading = "Who may connect")]
+    pub proxy_protocol: bool,
     /// The file that keeps revocations and blocks; without it they end with the process
     #[arg(long, value_name = "FILE", help_heading = "Who may connect")]
     pub state_file: Option<PathBuf>,

@@ -2,17 +2,18 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr};
 
 use axum::http::HeaderMap;
-use axum::http::header::{AUTHORIZATION, COOKIE, HeaderName, ORIGIN, SEC_WEBSOCKET_PROTOCOL};
+use axum::http::header::{AUTHORIZATION, COOKIE, ORIGIN, SEC_WEBSOCKET_PROTOCOL};
 use ipnet::IpNet;
 
 use crate::auth::{Credential, Reason, TokenError};
 
+use super::forwarded;
+
 /// What stands before a token among the subprotocols.
 const BEARER_PROTOCOL: &str = "bearer.";
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// What a request shows: nothing, one thing, or more than can be.
 pub(super) type Shown = Result<Option<Credential>, TokenError>;
@@ -118,32 +119,28 @@ fn only<T>(mut found: impl Iterator<Item = T>) -> Result<Option<T>, TokenError> 
 }
 
 impl Visitor {
-    /// Whoever has sent these headers. `X-Forwarded-For` is believed as far as proxies have written
-    /// it that are trusted: what stands to the left of their entries, anybody may have put there.
+    /// Whoever has sent these headers. They are believed as far as proxies have written
+    /// them that are trusted: what stands to the left of their entries, anybody may have put there.
     pub(super) fn of(headers: &HeaderMap, mut peer: Peer, trusted: &[IpNet]) -> Self {
-        let hops = headers.get_all(FORWARDED_FOR).into_iter().filter_map(|value| value.to_str().ok());
-        let hops: Vec<&str> = hops.flat_map(|list| list.split(',')).map(str::trim).collect();
-        for hop in hops.iter().rev() {
-            if !peer.is_trusted(trusted) {
-                break;
+        if peer.is_trusted(trusted) {
+            for hop in forwarded::hops(headers) {
+                let Some(next) = hop else { break };
+                peer = Peer::at(next);
+                if !peer.is_trusted(trusted) {
+                    break;
+                }
             }
-            let Some(next) = parse(hop) else { break };
-            peer = Peer::at(next);
         }
         let origin = headers.get(ORIGIN).and_then(|origin| origin.to_str().ok()).map(Into::into);
         Self { address: peer.address(), origin }
     }
 }
 
-/// An address, with or without a port.
-fn parse(hop: &str) -> Option<IpAddr> {
-    hop.parse().ok().or_else(|| hop.parse::<SocketAddr>().ok().map(|address| address.ip()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use axum::http::HeaderValue;
+    use axum::http::header::HeaderName;
 
     fn headers(list: &[(&'static str, &'static str)]) -> HeaderMap {
         list.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect()
@@ -209,6 +206,9 @@ mod tests {
         assert_eq!(address("::1", "2001:db8::1"), "2001:db8::1");
         assert_eq!(address("10.0.0.1", "nonsense"), "10.0.0.1");
         assert_eq!(address("10.0.0.1", ""), "10.0.0.1");
+        let headers = headers(&[("forwarded", "for=203.0.113.9, for=198.51.100.1;proto=https, for=10.0.0.2")]);
+        let visitor = Visitor::of(&headers, Peer::at("10.0.0.1".parse().unwrap()), &trusted);
+        assert_eq!(visitor.address.to_string(), "198.51.100.1", "Forwarded is believed as far, and no farther");
         assert_eq!(address("unix", "203.0.113.9, 198.51.100.1"), "198.51.100.1", "who opens our socket is trusted");
         assert_eq!(address("unix", ""), "0.0.0.0", "and has no address");
     }

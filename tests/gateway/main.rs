@@ -39,6 +39,7 @@ mod openapi; // the description of the API, and the API
 mod origin; // whose pages may connect, and who may try
 mod presence; // who is told that users come and go
 mod providers; // tokens as well-known issuers make them
+mod proxy_protocol; // for whom a proxy has connected
 mod renewal; // tokens that end, and those that replace them
 mod revocation; // tokens, sessions and users that are no longer welcome
 mod rooms; // join, leave, publish: who gets what

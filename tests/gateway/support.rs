@@ -50,6 +50,17 @@ pub async fn until(what: &str, mut condition: impl FnMut() -> bool) {
     .await;
 }
 
+/// Waits for an end, and lets time pass meanwhile.
+pub async fn ends_in_time<T>(server: &Server, end: impl Future<Output = T>) -> T {
+    let passing = async {
+        loop {
+            server.pass(Duration::from_secs(1));
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::select! { ended = within_reason("the end", end) => ended, () = passing => unreachable!() }
+}
+
 /// A running gateway, which stops when the test ends.
 pub struct Server {
     pub public: SocketAddr,

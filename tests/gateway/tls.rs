@@ -8,7 +8,7 @@ use wsgate::{Config, Gateway, Secret};
 
 use crate::support::certificate::Certificate;
 use crate::support::tokens::TempFile;
-use crate::support::{API_KEY, JWT_SECRET, Raw, Server, until, within_reason};
+use crate::support::{API_KEY, JWT_SECRET, Raw, Server, ends_in_time, until, within_reason};
 
 async fn start(certificate: &Certificate) -> Server {
     Server::configured(|config| config.tls = Some(certificate.files())).await
@@ -190,17 +190,6 @@ async fn who_ends_the_handshake_of_tls_and_sends_half_a_request_is_dropped_at_th
     let mut rest = Vec::new();
     let ended = ends_in_time(&server, stream.read_to_end(&mut rest)).await;
     assert!(ended.is_err() && rest.is_empty(), "dropped, with no word: {ended:?}");
-}
-
-/// Waits for an end, and lets time pass meanwhile.
-async fn ends_in_time<T>(server: &Server, end: impl Future<Output = T>) -> T {
-    let passing = async {
-        loop {
-            server.pass(Duration::from_secs(1));
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    };
-    tokio::select! { ended = within_reason("the end", end) => ended, () = passing => unreachable!() }
 }
 
 #[tokio::test]
