@@ -282,14 +282,16 @@ fn start(tls: Option<Tls>) -> (SocketAddr, oneshot::Sender<()>, thread::JoinHand
         runtime.block_on(async {
             let bind = || tokio::net::TcpListener::bind("127.0.0.1:0");
             let public = bind().await.unwrap();
-            tell.send(public.local_addr().unwrap()).unwrap();
+            let address = public.local_addr().unwrap();
             let listeners = Listeners { public: public.into(), backend: bind().await.unwrap().into() };
             let mut config = Config::new(Secret::new(SECRET), Secret::new("an-api-key-for-tests"));
             config.tls = tls;
             let asked = async {
                 let _asked = stopped.await;
             };
-            Gateway::new(config).unwrap().run(listeners, asked).await;
+            let gateway = Gateway::new(config).unwrap();
+            tell.send(address).unwrap();
+            gateway.run(listeners, asked).await;
         });
     });
     (told.recv().unwrap(), stop, gateway)
