@@ -34,7 +34,7 @@ pub use backend::{Backend, WhenDown, is_safe};
 pub use example::example;
 pub use file::File;
 pub use issuer::{Issuer, KeySource, Place};
-pub use limits::{Limits, LiveLimits};
+pub use limits::{Limits, LiveLimits, WhenFull};
 pub use listen::ListenAddress;
 pub use options::{LogFormat, Options};
 pub use origin::{OriginPattern, Origins};

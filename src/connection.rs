@@ -1,10 +1,12 @@
 //! The public door: browsers and other clients, each on a WebSocket.
 
+mod address;
 mod asset;
 mod credential;
 mod decoder;
 mod early;
 mod entrance;
+mod flow;
 mod forwarded;
 mod handshake;
 mod life;
@@ -19,6 +21,7 @@ mod upgrade;
 mod wire;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use axum::Router;
@@ -32,7 +35,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::auth::{Attempts, Authenticator, LiveRules, Reason, TokenError};
+use crate::auth::{Attempts, Authenticator, Claimed, LiveRules, Reason, SECURITY, TokenError};
 use crate::backend::Backend;
 use crate::clock::Clock;
 use crate::config::{Config, LiveLimits, Origins};
@@ -42,6 +45,8 @@ use crate::inquiry::Inquiries;
 use crate::metrics::Metrics;
 use crate::protocol::{Close, CloseCode, ErrorCode, Problem};
 
+pub(crate) use address::Addresses;
+use address::{Excess, Visit, is_local};
 use asset::Script;
 pub(crate) use credential::Peer;
 use credential::Visitor;
@@ -56,6 +61,8 @@ pub use socket::{Ended, Message, Socket};
 pub use upgrade::Upgrade;
 pub(crate) use wire::Bare;
 
+/// When to come back to a gateway, or as an address, with as many connections as it may have.
+const RETRY_WHEN_FULL: Duration = Duration::from_secs(10);
 /// Goodbyes that are said in turn before others get theirs. At some microseconds each, whoever shares
 /// the thread waits a fraction of a millisecond.
 pub(crate) const GOODBYES_AT_ONCE: usize = 16;
@@ -72,6 +79,8 @@ pub(crate) struct Door {
     pub(crate) flusher: Arc<Flusher>,
     /// Decides who gets in.
     pub(crate) authenticator: Arc<Authenticator>,
+    /// The connections of each address.
+    pub(crate) addresses: Arc<Addresses>,
     /// The failed attempts of each address.
     pub(crate) attempts: Arc<Attempts>,
     /// What backends ask of clients.
@@ -139,9 +148,14 @@ pub(crate) fn routes(door: Arc<Door>, others: Router) -> Router {
 async fn connect(State(door): State<Arc<Door>>, request: Request) -> Response {
     let (headers, admission) = (request.headers(), door.admission.load());
     let visitor = Visitor::of(headers, peer(&request), &admission.trusted_proxies);
-    if let Err(problem) = door.check_origin(headers, &visitor).and_then(|()| door.check_attempts(&visitor)) {
-        return problem.into_response();
-    }
+    let visit = match door.check_origin(headers, &visitor).and_then(|()| door.check_attempts(&visitor)) {
+        Ok(()) => door.visit(&visitor),
+        Err(problem) => Err(problem),
+    };
+    let visit = match visit {
+        Ok(visit) => visit,
+        Err(problem) => return problem.into_response(),
+    };
     let shown = credential::shown(headers, request.uri().query().unwrap_or_default(), admission.cookie.as_deref());
     let upgrade = match Upgrade::accept(request) {
         Ok(upgrade) => upgrade,
@@ -150,7 +164,10 @@ async fn connect(State(door): State<Arc<Door>>, request: Request) -> Response {
     let limits = door.limits.clone();
     let clock = door.clock.clone();
     let tasks = door.tasks.clone();
-    upgrade.on(&tasks, limits, clock, move |socket, place| Life::begin(socket, door, Arrival { shown, visitor, place }))
+    upgrade.on(&tasks, limits, clock, move |mut socket, place| {
+        socket.set_local(is_local(visitor.address));
+        Life::begin(socket, door, Arrival { shown, visitor, place, visit })
+    })
 }
 
 /// Whoever is at the other end of the connection.
@@ -181,10 +198,33 @@ impl Door {
         })
     }
 
+    /// Counts a connection of an address, if there is room for one more.
+    fn visit(&self, visitor: &Visitor) -> Result<Option<Box<Visit>>, Problem> {
+        let refuse = |limit: &'static str, code: ErrorCode, detail: String, wait: Duration| {
+            self.metrics.limit(limit);
+            self.count_refusal(limit, visitor);
+            Problem::new(code, detail).retry_after(wait)
+        };
+        if self.hub.census().connections >= self.limits.get().max_connections {
+            let detail = "the gateway has as many connections as it takes: try again later".to_owned();
+            return Err(refuse("max_connections", ErrorCode::Full, detail, RETRY_WHEN_FULL));
+        }
+        self.addresses.visit(visitor.address).map_err(|excess| match excess {
+            Excess::Connections(max) => {
+                let detail = format!("this address has {max} connections, which is as many as one may have");
+                refuse("max_connections_per_address", ErrorCode::TooManyConnections, detail, RETRY_WHEN_FULL)
+            }
+            Excess::Attempts(wait) => {
+                let detail = "this address connects too often: try again later".to_owned();
+                refuse("max_connects_per_second", ErrorCode::TooManyAttempts, detail, wait)
+            }
+        })
+    }
+
     /// Notes a refusal that is not of a token.
     fn count_refusal(&self, reason: &'static str, visitor: &Visitor) {
         self.metrics.refuse(reason);
-        tracing::info!(reason, address = %visitor.address, origin = ?visitor.origin, "a connection was refused");
+        tracing::warn!(target: SECURITY, reason, address = %visitor.address, origin = ?visitor.origin, "a connection was refused");
     }
 
     /// Notes that somebody has not proven who they are, and says how their connection ends. A
@@ -196,7 +236,13 @@ impl Door {
             self.attempts.fail(address);
         }
         // Quoted: what it repeats of a stranger's text must add no line to the log.
-        tracing::info!(reason = reason.as_str(), detail = ?error.detail, ?address, "a token was refused");
+        let Claimed { sub, kid, iss } = error.claimed.as_deref().cloned().unwrap_or_default();
+        let (reason_word, detail) = (reason.as_str(), &error.detail);
+        if reason.is_suspicious() {
+            tracing::warn!(target: SECURITY, reason = reason_word, ?detail, ?address, ?sub, ?kid, ?iss, "a token was refused");
+        } else {
+            tracing::info!(target: SECURITY, reason = reason_word, ?detail, ?address, ?sub, ?kid, ?iss, "a token was refused");
+        }
         let code = match reason {
             Reason::Blocked => CloseCode::Kicked,
             Reason::KeysUnavailable | Reason::TooManyAnonymous => CloseCode::Unavailable,

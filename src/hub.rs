@@ -19,7 +19,7 @@ mod roster;
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use dashmap::{DashMap, Entry as Slot};
 use serde_json::value::RawValue;
@@ -91,6 +91,8 @@ pub struct Hub {
     traits: Traits,
     presence: Presence,
     draining: AtomicBool,
+    /// How many connections have entered so far.
+    entered: AtomicU32,
     limits: LiveLimits,
 }
 
@@ -109,6 +111,7 @@ impl Hub {
             traits,
             presence,
             draining: AtomicBool::new(false),
+            entered: AtomicU32::new(0),
             limits,
         })
     }
@@ -134,7 +137,8 @@ impl Hub {
         flusher: Arc<Flusher>,
         profile: Option<Arc<RawValue>>,
     ) -> Membership {
-        let member = Arc::new(Member::new(id, user, outbox, flusher, profile));
+        let member =
+            Arc::new(Member::new(id, self.entered.fetch_add(1, Ordering::Relaxed), user, outbox, flusher, profile));
         self.connections.insert(id, Arc::clone(&member));
         let mut places = member.places();
         // Neither has a limit but that of all seats: the fallback is never needed.
@@ -276,8 +280,10 @@ impl Hub {
 
     /// The end of a connection because the gateway stops, with a time of its own to come back.
     pub fn restarting(&self, id: ConnectionId) -> Close {
+        let limits = self.limits.get();
+        let spread = limits.return_spread.unwrap_or(limits.drain_timeout);
         let mut close = Close::new(CloseCode::Unavailable, "the gateway is restarting");
-        close.retry_after = Some(self.limits.get().return_spread.mul_f64(id.fraction()));
+        close.retry_after = Some(spread.mul_f64(id.fraction()));
         close
     }
 

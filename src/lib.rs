@@ -34,4 +34,4 @@ pub mod server;
 
 pub use clock::{Clock, ManualClock};
 pub use config::{Config, ConfigError, Limits, Secret};
-pub use server::{ApiKeys, Gateway, Listener, Listeners, Live, Reloaded, Reread, run};
+pub use server::{ApiKeys, Gateway, Listener, Listeners, Live, Reloaded, Reread, Stopped, run};

@@ -15,6 +15,9 @@ type Refused = [(&'static str, &'static str); 1];
 /// What the backend is asked, and what has come of it.
 type Asked = [(&'static str, &'static str); 2];
 
+/// Which limit, by its name in the configuration.
+type Limit = [(&'static str, &'static str); 1];
+
 /// Which question it is.
 type Kind = [(&'static str, &'static str); 1];
 
@@ -51,6 +54,7 @@ pub struct Metrics {
     asked: Family<Asked, Counter>,
     answers: Family<Kind, Histogram>,
     left_alone: Family<Kind, Gauge>,
+    limits: Family<Limit, Counter>,
 }
 
 impl Default for Metrics {
@@ -66,6 +70,7 @@ impl Default for Metrics {
             // From half a millisecond to a quarter of a minute, doubled each time.
             answers: Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.0005, 2.0, 15))),
             left_alone: Family::default(),
+            limits: Family::default(),
             registry: Registry::default(),
         };
         registry.register(
@@ -92,6 +97,7 @@ impl Default for Metrics {
             "Whether the backend is left alone, because it has not answered lately",
             metrics.left_alone.clone(),
         );
+        registry.register("limit_hits", "How often a limit has bitten, by its name", metrics.limits.clone());
         Self { registry, ..metrics }
     }
 }
@@ -115,6 +121,11 @@ impl Metrics {
     /// How long that took.
     pub fn answered(&self, question: Question, time: Duration) {
         self.answers.get_or_create(&[question.label()]).observe(time.as_secs_f64());
+    }
+
+    /// A limit has bitten, by its name in the configuration.
+    pub fn limit(&self, limit: &'static str) {
+        self.limits.get_or_create(&[("limit", limit)]).inc();
     }
 
     /// Whether the backend is left alone.

@@ -307,6 +307,7 @@ mod tests {
             limits,
             clock: config.clock,
             reread: None,
+            drain: Default::default(),
         };
         let printed = format!("{:?}", super::super::routes(Arc::new(api)));
         let routes: BTreeSet<&str> =

@@ -1,5 +1,7 @@
 //! How much of everything, and how long.
 
+use std::fmt::Display;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,6 +42,35 @@ pub struct Limits {
     /// How long a connection may live, however long its token does; 0s for as long as the token
     #[arg(long, value_parser = humantime::parse_duration, default_value = "0s")]
     pub max_lifetime: Duration,
+    /// Connections that have proven who they are; more are answered with 503
+    #[arg(long, default_value_t = Self::DEFAULT.max_connections)]
+    pub max_connections: usize,
+    /// Connections of one address, or network of 2^64 addresses; more are answered with 429. 500, if not
+    /// given, but not for this machine's own addresses
+    #[arg(long, value_name = "NUMBER", value_parser = one_at_least::<usize>)]
+    pub max_connections_per_address: Option<usize>,
+    /// Attempts to connect a second from one address, or network of 2^64 addresses, and twice as many at
+    /// once; more are answered with 429. 50, if not given, but not for this machine's own addresses
+    #[arg(long, value_name = "NUMBER", value_parser = one_at_least::<u32>)]
+    pub max_connects_per_second: Option<u32>,
+    /// Connections of one user. 100, if not given, but not for connections of this machine's own addresses
+    #[arg(long, value_name = "NUMBER", value_parser = one_at_least::<usize>)]
+    pub max_connections_per_user: Option<usize>,
+    /// What becomes of a user's connections that are too many: close the oldest (replace), or the one that
+    /// comes (refuse)
+    #[arg(long, default_value = "replace")]
+    pub when_user_is_full: WhenFull,
+    /// Frames that a client may send a second, and twice as many at once; who sends more is read more
+    /// slowly. 200, if not given, but not for this machine's own addresses
+    #[arg(long, value_name = "NUMBER", value_parser = one_at_least::<u32>)]
+    pub max_frames_per_second: Option<u32>,
+    /// Bytes that a client may send a second, and twice as many at once; who sends more is read more
+    /// slowly. 262144, if not given, but not for this machine's own addresses
+    #[arg(long, value_name = "NUMBER", value_parser = one_at_least::<usize>)]
+    pub max_bytes_per_second: Option<usize>,
+    /// How long a client may go on sending faster than it may before it is closed
+    #[arg(long, value_parser = humantime::parse_duration, default_value = "30s")]
+    pub throttle_timeout: Duration,
     /// Connections that have not proven who they are yet; more are turned away
     #[arg(long, default_value_t = Self::DEFAULT.max_unauthenticated)]
     pub max_unauthenticated: usize,
@@ -79,6 +110,9 @@ pub struct Limits {
     /// Rooms that one connection may be in, its personal room not counted
     #[arg(long, default_value_t = Self::DEFAULT.max_rooms)]
     pub max_rooms: usize,
+    /// Connections in one room, where no rule says otherwise
+    #[arg(long, default_value_t = Self::DEFAULT.max_members)]
+    pub max_members: usize,
     /// Calls and questions of one connection that wait for the backend
     #[arg(long, default_value_t = Self::DEFAULT.max_pending)]
     pub max_pending: usize,
@@ -115,10 +149,13 @@ pub struct Limits {
     /// How long a user has to be away from a room with presence before its members are told
     #[arg(long, value_parser = humantime::parse_duration, default_value = "3s")]
     pub presence_delay: Duration,
-    /// Time over which clients are told to spread their return after a shutdown
-    #[arg(long, value_parser = humantime::parse_duration, default_value = "5s")]
-    pub return_spread: Duration,
-    /// Time that a shutdown waits for connections to end
+    /// Time in which a drain says that the gateway is not ready, and serves on: for load balancers to notice
+    #[arg(long, value_parser = humantime::parse_duration, default_value = "0s")]
+    pub drain_delay: Duration,
+    /// Time over which a drain tells clients to spread their return; as long as drain_timeout, if not given
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub return_spread: Option<Duration>,
+    /// Time that a drain waits for connections to end, once they have been told
     #[arg(long, value_parser = humantime::parse_duration, default_value = "10s")]
     pub drain_timeout: Duration,
 }
@@ -133,6 +170,14 @@ impl Limits {
         leeway: Duration::from_secs(5),
         expiry_grace: Duration::ZERO,
         max_lifetime: Duration::ZERO,
+        max_connections: 50_000,
+        max_connections_per_address: None,
+        max_connects_per_second: None,
+        max_connections_per_user: None,
+        when_user_is_full: WhenFull::Replace,
+        max_frames_per_second: None,
+        max_bytes_per_second: None,
+        throttle_timeout: Duration::from_secs(30),
         max_unauthenticated: 10_000,
         max_failures: 1000,
         max_tickets: 100_000,
@@ -146,6 +191,7 @@ impl Limits {
         max_depth: 64,
         max_bad_frames: 10,
         max_rooms: 128,
+        max_members: 50_000,
         max_pending: 8,
         max_targets: 100,
         max_idempotency_keys: 100_000,
@@ -158,9 +204,19 @@ impl Limits {
         body_timeout: Duration::from_secs(10),
         max_listed_members: 10_000,
         presence_delay: Duration::from_secs(3),
-        return_spread: Duration::from_secs(5),
+        drain_delay: Duration::ZERO,
+        return_spread: None,
         drain_timeout: Duration::from_secs(10),
     };
+}
+
+/// What becomes of a user's connections that are too many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum WhenFull {
+    /// The oldest is closed.
+    Replace,
+    /// The one that comes is.
+    Refuse,
 }
 
 /// The limits that hold now: an operator may change them while the gateway runs. A clone is of the same.
@@ -196,6 +252,33 @@ impl Limits {
         Some(self.max_lifetime).filter(|lifetime| !lifetime.is_zero())
     }
 
+    /// How many connections an address may have; any number, if nothing is said. This machine's own are
+    /// limited only where somebody has decided so: what is on it is the operator's, and a proxy that is
+    /// not trusted would share one limit among all clients. So it is with the four after this.
+    pub fn connections_per_address(&self, is_local: bool) -> Option<usize> {
+        usual(self.max_connections_per_address, 500, is_local)
+    }
+
+    /// How many attempts to connect an address may make a second.
+    pub fn connects_per_second(&self, is_local: bool) -> Option<u32> {
+        usual(self.max_connects_per_second, 50, is_local)
+    }
+
+    /// How many connections a user may have.
+    pub fn connections_per_user(&self, is_local: bool) -> Option<usize> {
+        usual(self.max_connections_per_user, 100, is_local)
+    }
+
+    /// How many frames a client may send a second.
+    pub fn frames_per_second(&self, is_local: bool) -> Option<u32> {
+        usual(self.max_frames_per_second, 200, is_local)
+    }
+
+    /// How many bytes a client may send a second.
+    pub fn bytes_per_second(&self, is_local: bool) -> Option<usize> {
+        usual(self.max_bytes_per_second, 256 * 1024, is_local)
+    }
+
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         // Sums of two of them must not overflow, and none makes sense that is larger.
         for (setting, value) in [
@@ -223,6 +306,9 @@ impl Limits {
         between("handshake_timeout", self.handshake_timeout, instant, MAX_DURATION)?;
         between("auth_timeout", self.auth_timeout, instant, MAX_DURATION)?;
         between("leeway", self.leeway, Duration::ZERO, MAX_LEEWAY)?;
+        at_least("max_connections", self.max_connections, 1)?;
+        at_least("max_members", self.max_members, 1)?;
+        between("throttle_timeout", self.throttle_timeout, Duration::ZERO, MAX_DURATION)?;
         at_least("max_unauthenticated", self.max_unauthenticated, 1)?;
         at_least("max_pending", self.max_pending, 1)?;
         between("revocation_lifetime", self.revocation_lifetime, instant, MAX_DURATION)?;
@@ -237,8 +323,23 @@ impl Limits {
         between("close_timeout", self.close_timeout, instant, MAX_DURATION)?;
         between("body_timeout", self.body_timeout, instant, MAX_DURATION)?;
         between("presence_delay", self.presence_delay, instant, MAX_DURATION)?;
-        between("return_spread", self.return_spread, Duration::ZERO, MAX_DURATION)?;
+        between("drain_delay", self.drain_delay, Duration::ZERO, MAX_DURATION)?;
+        between("return_spread", self.return_spread.unwrap_or_default(), Duration::ZERO, MAX_DURATION)?;
         between("drain_timeout", self.drain_timeout, instant, MAX_DURATION)
+    }
+}
+
+/// What holds where nobody has decided.
+fn usual<T>(decided: Option<T>, usual: T, is_local: bool) -> Option<T> {
+    decided.or((!is_local).then_some(usual))
+}
+
+/// A limit that none would be without.
+fn one_at_least<T: FromStr<Err: Display> + From<u8> + PartialOrd>(text: &str) -> Result<T, String> {
+    match text.parse() {
+        Ok(number) if number >= T::from(1) => Ok(number),
+        Ok(_) => Err("must be at least 1".to_owned()),
+        Err(error) => Err(error.to_string()),
     }
 }
 

@@ -35,10 +35,10 @@ const AT_START: [&str; 10] = [
     "tls_certificate",
     "tls_key",
     "proxy_protocol",
+    "reuse_port",
     "workers",
     "state_file",
     "log_format",
-    "max_idempotency_keys",
 ];
 
 /// Every option that is one value, or a list of such.
@@ -64,6 +64,11 @@ pub struct Options {
     /// Its private key, in PEM; read again when it changes
     #[arg(long, value_name = "FILE", requires = "tls_certificate", help_heading = "Where it listens")]
     pub tls_key: Option<PathBuf>,
+    /// Let another gateway listen on the same ports (SO_REUSEPORT), so that a new version can come before
+    /// this one drains
+    #[arg(long, value_name = "YES", num_args = 0..=1, require_equals = true, default_value = "false",
+        default_missing_value = "true", action = clap::ArgAction::Set, help_heading = "Where it listens")]
+    pub reuse_port: bool,
     /// Threads that serve clients; as many as there are processors, if not given
     #[arg(long, value_name = "NUMBER", help_heading = "Where it listens")]
     pub workers: Option<NonZeroUsize>,

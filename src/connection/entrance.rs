@@ -4,9 +4,11 @@
 use std::sync::Arc;
 
 use crate::auth::{Credential, Identity};
-use crate::protocol::{Action, Close, CloseCode, ConnectionId, Proof, Request};
+use crate::config::WhenFull;
+use crate::protocol::{Action, Close, CloseCode, ConnectionId, Proof, Request, RoomName};
 
 use super::Door;
+use super::address::{Visit, is_local};
 use super::credential::{Shown, Visitor};
 use super::place::Place;
 use super::session::{Session, bounds, text_of};
@@ -23,6 +25,8 @@ pub(super) struct Arrival {
     pub(super) visitor: Visitor,
     /// Its place among those that have not proven who they are.
     pub(super) place: Place,
+    /// Its being counted among those of its address, if it is.
+    pub(super) visit: Option<Box<Visit>>,
 }
 
 /// A connection that did not get in: why, and its place, which it has until it has gone.
@@ -30,7 +34,7 @@ pub(super) struct Refused(pub(super) Ended, pub(super) Place);
 
 /// Waits for proof of identity and lets the connection in.
 pub(super) async fn enter(socket: &mut Socket, door: Arc<Door>, arrival: Arrival) -> Result<Box<Session>, Refused> {
-    let Arrival { shown, visitor, place } = arrival;
+    let Arrival { shown, visitor, place, visit } = arrival;
     let id = match new_id() {
         Ok(id) => id,
         Err(close) => return Err(Refused(close.into(), place)),
@@ -44,9 +48,14 @@ pub(super) async fn enter(socket: &mut Socket, door: Arc<Door>, arrival: Arrival
         Ok(proven) => proven,
         Err(ended) => return Err(Refused(ended, place)),
     };
+    if let Err(close) = check_user(&door, &identity, &visitor) {
+        return Err(Refused(close.into(), place));
+    }
     drop(place);
     let answer_to = first.as_ref().and_then(|first| Request::parse(text_of(first).ok()?, bounds(&door)).ok()?.id);
-    Ok(Session::enter(socket, Arc::clone(&door), id, identity, answer_to))
+    let session = Session::enter(socket, Arc::clone(&door), id, identity, answer_to, visit);
+    session.replace_oldest(is_local(visitor.address));
+    Ok(session)
 }
 
 /// Who it is, by what the request has shown or else by the first frame, which is then answered.
@@ -79,6 +88,19 @@ async fn prove(
         }
         Err(error) => Err(door.refuse(&error, Some(visitor)).into()),
     }
+}
+
+/// Whether a user may have one more connection. If the oldest is to go instead, that is done later.
+fn check_user(door: &Door, identity: &Identity, visitor: &Visitor) -> Result<(), Close> {
+    let limits = door.limits.get();
+    let max = limits.connections_per_user(is_local(visitor.address));
+    let (Some(max), WhenFull::Refuse) = (max, limits.when_user_is_full) else { return Ok(()) };
+    if door.hub.members_of(&RoomName::personal(&identity.user), 0).0 < max {
+        return Ok(());
+    }
+    door.metrics.limit("max_connections_per_user");
+    door.count_refusal("max_connections_per_user", visitor);
+    Err(Close::new(CloseCode::LimitExceeded, "this user has as many connections as one may have"))
 }
 
 fn new_id() -> Result<ConnectionId, Close> {

@@ -13,7 +13,7 @@ use futures_util::future::{BoxFuture, ready};
 use futures_util::{FutureExt, StreamExt, stream};
 use serde_json::value::RawValue;
 
-use crate::auth::{Identity, TokenError};
+use crate::auth::{Identity, SECURITY, TokenError};
 use crate::backend::{self, Event, Verdict};
 use crate::errand::{ERRAND, RECHECK};
 use crate::hub::{Full, Member, Membership};
@@ -23,6 +23,7 @@ use crate::protocol::{
 };
 
 use super::Door;
+use super::address::Visit;
 use super::socket::{Ended, Message, Socket};
 use pace::Pace;
 use pending::{Done, Pending};
@@ -38,14 +39,16 @@ pub(super) struct Session {
     warn_at: Option<Duration>,
     /// When to look at the clock next, for the warning or the end.
     look_at: Instant,
-    /// When the connection has lived as long as one may, as the time since the Unix epoch.
-    lives_until: Duration,
+    /// When the connection has lived as long as one may, in milliseconds since the Unix epoch.
+    lives_until: u64,
     bad_frames: u32,
     /// How often what is being asked of the backend was to be asked anew.
     changes: u32,
     busy: Option<Box<Busy>>,
     /// What had been revoked when it was last asked whether this is meant.
     revocations: u64,
+    /// Its being counted among those of its address, if it is.
+    _visit: Option<Box<Visit>>,
 }
 
 /// What a connection has under way: an idle one has nothing, and keeps no room for it.
@@ -128,6 +131,13 @@ pub(super) fn bounds(door: &Door) -> Bounds {
     Bounds { max_depth: limits.max_depth, max_targets: limits.max_targets }
 }
 
+/// When a connection that begins now has lived as long as one may, in milliseconds since the Unix epoch.
+fn lives_until(door: &Door) -> u64 {
+    let lifetime = door.limits.get().lifetime();
+    let until = lifetime.and_then(|lifetime| u64::try_from((door.clock.unix() + lifetime).as_millis()).ok());
+    until.unwrap_or(u64::MAX)
+}
+
 pub(super) fn text_of(message: &Message) -> Result<&str, Close> {
     match message {
         Message::Text(text) => Ok(text),
@@ -143,6 +153,7 @@ impl Session {
         id: ConnectionId,
         identity: Identity,
         answer_to: Option<RequestId<'_>>,
+        visit: Option<Box<Visit>>,
     ) -> Box<Self> {
         let outbox = Arc::clone(socket.outbox());
         let (expires_at, expires_in) = expiry(&identity, &door);
@@ -160,12 +171,13 @@ impl Session {
         let mut session = Box::new(Self {
             warn_at: None,
             look_at: door.clock.now(),
-            lives_until: door.limits.get().lifetime().map_or(Duration::MAX, |lifetime| door.clock.unix() + lifetime),
+            lives_until: lives_until(&door),
             bad_frames: 0,
             changes: 0,
             busy: None,
             // None: what was revoked while it was being let in concerns it too.
             revocations: 0,
+            _visit: visit,
             door,
             membership,
             identity,
@@ -180,12 +192,38 @@ impl Session {
         session
     }
 
+    /// Closes the oldest of the user's connections that are too many with this one.
+    pub(super) fn replace_oldest(&self, is_local: bool) {
+        let (door, personal) = (&self.door, RoomName::personal(&self.identity.user));
+        let Some(max) = door.limits.get().connections_per_user(is_local) else { return };
+        if door.hub.members_of(&personal, 0).0 <= max {
+            return;
+        }
+        let mut connections = door.hub.connections_of(&self.identity.user);
+        connections.sort_by_key(|member| member.order());
+        let excess = connections.len().saturating_sub(max);
+        for member in connections.iter().take(excess) {
+            let reason = "a newer connection of this user took its place";
+            if door.hub.close(member, Close::new(CloseCode::Replaced, reason)) {
+                let user = self.identity.user.as_str();
+                tracing::info!(target: SECURITY, reason = "max_connections_per_user", ?user, "the oldest connection was closed");
+                door.metrics.limit("max_connections_per_user");
+            }
+        }
+    }
+
     /// The connection has come to its end: it leaves the hub, and the backend is told.
     pub(super) fn end(self: Box<Self>, ended: &Ended) {
         let (door, user, connection) = (Arc::clone(&self.door), self.identity.user.clone(), self.member().id());
         // It is not to be counted any more.
         drop(self);
         let close = if let Ended::ByUs(close) = ended { Some(close) } else { None };
+        if let Some(close) = close
+            .filter(|close| matches!(close.code, CloseCode::LimitExceeded | CloseCode::BadFrame | CloseCode::TooSlow))
+        {
+            let (code, user) = (close.code.number(), user.as_str());
+            tracing::warn!(target: SECURITY, code, reason = ?close.reason, ?user, "a client was closed");
+        }
         let (code, reason) = (close.map(|close| close.code.number()), close.map(|close| close.reason.to_string()));
         let at = door.clock.unix().as_secs();
         door.backend.tell(|| {
@@ -213,7 +251,7 @@ impl Session {
                     Ok(()) => self.look_at_clock(),
                     Err(ended) => return Poll::Ready(ended),
                 },
-                None => match task::ready!(socket.poll_receive(cx, self.look_at)) {
+                None => match task::ready!(self.poll_receive(cx, socket)) {
                     Ok(Some(message)) => self.hear(message),
                     Ok(None) => self.look_at_clock(),
                     Err(ended) => return Poll::Ready(ended),
@@ -223,6 +261,14 @@ impl Session {
                 return Poll::Ready(close.into());
             }
         }
+    }
+
+    fn poll_receive(&mut self, cx: &mut Context<'_>, socket: &mut Socket) -> Poll<Result<Option<Message>, Ended>> {
+        let received = socket.poll_receive(cx, self.look_at);
+        if socket.take_slowed() {
+            self.door.metrics.limit("max_frames_per_second");
+        }
+        received
     }
 
     /// Whether something is held, and whether it still has to be.

@@ -21,10 +21,11 @@ use crate::protocol::{Close, CloseCode, Frame};
 
 use super::decoder::Decoder;
 use super::early::Early;
+use super::flow::{Flow, Rates};
 
 /// Frames that are handled before what they caused is written: a batch of answers is one write,
 /// and a client that never stops sending still gets them.
-const FRAMES_BETWEEN_WRITES: u32 = 32;
+const FRAMES_BETWEEN_WRITES: u16 = 32;
 
 /// One WebSocket of a client, after the upgrade.
 pub struct Socket {
@@ -33,8 +34,14 @@ pub struct Socket {
     decoder: Option<Box<Decoder>>,
     /// Only until the peer has proven who it is.
     early: Option<Box<Early>>,
-    max_message_bytes: usize,
-    frames_since_write: u32,
+    max_message_bytes: u32,
+    frames_since_write: u16,
+    /// Whether the peer is on this machine.
+    is_local: bool,
+    /// Whether the peer has been held up since it was last asked.
+    was_slowed: bool,
+    /// How fast the peer sends, if there is a limit and it has sent anything lately.
+    flow: Option<Box<Flow>>,
     liveness: Liveness,
     alarm: Alarm,
     limits: LiveLimits,
@@ -76,8 +83,11 @@ impl Socket {
             outbox: Arc::new(Outbox::new(limits.get().max_outbox_bytes, wire)),
             decoder: None,
             early: Early::of(read_ahead),
-            max_message_bytes,
+            max_message_bytes: bounded(max_message_bytes),
             frames_since_write: 0,
+            is_local: true,
+            was_slowed: false,
+            flow: None,
             liveness: Liveness { heard: clock.now(), pinged: None },
             alarm: Alarm::default(),
             limits,
@@ -92,17 +102,27 @@ impl Socket {
 
     /// Changes how large a message may be, from the next frame on.
     pub fn set_max_message_bytes(&mut self, max: usize) {
-        self.max_message_bytes = max;
+        self.max_message_bytes = bounded(max);
         if let Some(decoder) = &mut self.decoder {
             decoder.set_max_message_bytes(max);
         }
+    }
+
+    /// Whether the peer is on this machine; some limits are not for those.
+    pub(super) fn set_local(&mut self, is_local: bool) {
+        self.is_local = is_local;
+    }
+
+    /// Whether the peer has been held up, because it sends too fast, since this was last asked.
+    pub(super) fn take_slowed(&mut self) -> bool {
+        std::mem::take(&mut self.was_slowed)
     }
 
     /// Whether frames are decoded only once they are whole, so that whoever has sent a little costs a
     /// little.
     pub fn set_patience(&mut self, patient: bool) {
         if patient || self.early.is_some() {
-            self.early.get_or_insert_default().set_patient(patient, self.max_message_bytes);
+            self.early.get_or_insert_default().set_patient(patient, self.max_message_bytes as usize);
         }
     }
 
@@ -149,6 +169,21 @@ impl Socket {
                 && let Poll::Ready(Err(_)) = self.poll_write(cx)
             {
                 return Poll::Ready(Err(Ended::Lost));
+            }
+            match self.check_flow() {
+                Ok(None) => {}
+                Ok(Some(resumes)) => {
+                    // It cannot show that it is there while nobody listens.
+                    self.liveness.hear(self.clock.now());
+                    if let Poll::Ready(Err(_)) = self.poll_write(cx) {
+                        return Poll::Ready(Err(Ended::Lost));
+                    }
+                    match ready!(self.poll_time(cx, deadline.min(resumes))) {
+                        Ok(None) if self.clock.now() < deadline => continue,
+                        other => return Poll::Ready(other),
+                    }
+                }
+                Err(close) => return Poll::Ready(Err(close.into())),
             }
             let Poll::Ready(read) = self.poll_read(cx) else { break };
             self.frames_since_write += 1;
@@ -210,8 +245,9 @@ impl Socket {
         // Every frame is charged to the task's share of the scheduler, or else a client that sends
         // much at once would hold up those that share its thread.
         let share = ready!(tokio::task::coop::poll_proceed(cx));
-        let decoder = self.decoder.get_or_insert_with(|| Decoder::lend(self.max_message_bytes));
-        let duplex = Duplex { outbox: &self.outbox, early: &mut self.early, max_bytes: self.max_message_bytes, cx };
+        let decoder = self.decoder.get_or_insert_with(|| Decoder::lend(self.max_message_bytes as usize));
+        let duplex =
+            Duplex { outbox: &self.outbox, early: &mut self.early, max_bytes: self.max_message_bytes as usize, cx };
         let decoded = match decoder.read(duplex) {
             Ok(decoded) => decoded,
             Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -223,7 +259,11 @@ impl Socket {
             Err(error) => return Poll::Ready(Err(ended(&error))),
         };
         share.made_progress();
-        self.liveness.hear(self.clock.now());
+        let now = self.clock.now();
+        self.liveness.hear(now);
+        if let Some(rates) = Rates::of(&self.limits.get(), self.is_local) {
+            self.flow.get_or_insert_with(|| Box::new(Flow::new(now))).count(rates, decoded.len(), now);
+        }
         Poll::Ready(match decoded {
             Decoded::Text(text) => Ok(Some(Message::Text(text))),
             Decoded::Binary(bytes) => Ok(Some(Message::Binary(bytes))),
@@ -234,6 +274,22 @@ impl Socket {
                 Err(Ended::ByPeer)
             }
         })
+    }
+
+    /// When the peer is to be heard again, if not now.
+    fn check_flow(&mut self) -> Result<Option<Instant>, Close> {
+        let Some(flow) = &mut self.flow else { return Ok(None) };
+        let (now, rates) = (self.clock.now(), Rates::of(&self.limits.get(), self.is_local));
+        let Some(rates) = rates.filter(|_| !flow.is_full(now)) else {
+            self.flow = None;
+            return Ok(None);
+        };
+        let resumes = flow.resumes(now);
+        if resumes.is_some() && flow.is_abuse(rates, now) {
+            return Err(Close::new(CloseCode::LimitExceeded, "this client sends too fast, and goes on doing so"));
+        }
+        self.was_slowed |= resumes.is_some();
+        Ok(resumes)
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -287,6 +343,11 @@ impl Socket {
         }
         if linger.peer_done { Poll::Ready(()) } else { Poll::Pending }
     }
+}
+
+/// No limit in bytes is larger than this holds.
+fn bounded(max: usize) -> u32 {
+    u32::try_from(max).unwrap_or(u32::MAX)
 }
 
 /// How far the end of a connection has come.

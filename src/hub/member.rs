@@ -19,6 +19,8 @@ const ALWAYS: usize = 2;
 /// One connection: who it is, how it is reached, and where it is.
 pub struct Member {
     id: ConnectionId,
+    /// Its number among all that have entered.
+    order: u32,
     user: UserId,
     outbox: Arc<Outbox>,
     /// What it shows in every room in which it shows nothing else.
@@ -58,6 +60,7 @@ pub struct Membership {
 impl Member {
     pub(super) fn new(
         id: ConnectionId,
+        order: u32,
         user: UserId,
         outbox: Arc<Outbox>,
         flusher: Arc<Flusher>,
@@ -65,6 +68,7 @@ impl Member {
     ) -> Self {
         Self {
             id,
+            order,
             user,
             outbox,
             profile: profile.map(Box::new),
@@ -72,6 +76,11 @@ impl Member {
             places: Mutex::default(),
             notices: AtomicU8::new(0),
         }
+    }
+
+    /// Its number among all connections that have entered, which grows, and begins anew after 2^32.
+    pub fn order(&self) -> u32 {
+        self.order
     }
 
     /// The connection's id.

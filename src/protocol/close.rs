@@ -35,6 +35,10 @@ pub enum CloseCode {
     Kicked,
     /// 4408: no token came in time.
     AuthTimeout,
+    /// 4409: the user has as many connections as one may, and a newer one took this one's place.
+    Replaced,
+    /// 4429: the user has as many connections as one may, or the client sends too fast.
+    LimitExceeded,
     /// 4503: the gateway is going down, or cannot decide at the moment.
     Unavailable,
     /// 4504: the peer stopped answering pings.
@@ -59,7 +63,7 @@ pub enum Retry {
 
 impl CloseCode {
     /// Every code there is, in the order of `protocol.md`.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::ProtocolError,
         Self::UnsupportedData,
         Self::InvalidText,
@@ -69,6 +73,8 @@ impl CloseCode {
         Self::TokenRefused,
         Self::Kicked,
         Self::AuthTimeout,
+        Self::Replaced,
+        Self::LimitExceeded,
         Self::Unavailable,
         Self::NoPong,
         Self::TooOld,
@@ -87,6 +93,8 @@ impl CloseCode {
             Self::TokenRefused => 4401,
             Self::Kicked => 4403,
             Self::AuthTimeout => 4408,
+            Self::Replaced => 4409,
+            Self::LimitExceeded => 4429,
             Self::Unavailable => 4503,
             Self::NoPong => 4504,
             Self::TooOld => 4505,

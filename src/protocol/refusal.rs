@@ -72,6 +72,8 @@ pub enum ErrorCode {
     OriginNotAllowed,
     /// HTTP only: too many failed attempts from this address.
     TooManyAttempts,
+    /// An address has as many connections as one may.
+    TooManyConnections,
     /// HTTP only: something else was published under this idempotency key.
     KeyReused,
     /// HTTP only: there are as many of these as there may be.
@@ -82,7 +84,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// Every code there is, in the order of `protocol.md`.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 37] = [
         Self::NotJson,
         Self::NotAnObject,
         Self::TooDeep,
@@ -116,6 +118,7 @@ impl ErrorCode {
         Self::BadUpgrade,
         Self::OriginNotAllowed,
         Self::TooManyAttempts,
+        Self::TooManyConnections,
         Self::KeyReused,
         Self::Full,
         Self::NotStored,
@@ -157,6 +160,7 @@ impl ErrorCode {
             Self::BadUpgrade => "bad_upgrade",
             Self::OriginNotAllowed => "origin_not_allowed",
             Self::TooManyAttempts => "too_many_attempts",
+            Self::TooManyConnections => "too_many_connections",
             Self::KeyReused => "key_reused",
             Self::Full => "full",
             Self::NotStored => "not_stored",

@@ -34,27 +34,22 @@ impl From<UnixListener> for Listener {
 }
 
 impl Listener {
-    /// Listens. The file of a Unix socket that nobody listens on any more is replaced; the file is removed
-    /// when this is dropped.
+    /// Listens on a socket that is a file. One that nobody listens on any more is replaced; the file is
+    /// removed when this is dropped.
     ///
     /// # Errors
-    /// When the address cannot be had, as one that is in use.
-    pub async fn bind(address: &ListenAddress) -> io::Result<Self> {
-        match address {
-            ListenAddress::Tcp(address) => TcpListener::bind(address).await.map(Self::from),
-            ListenAddress::Unix(path) => {
-                let listener = match UnixListener::bind(path) {
-                    Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_stale(path)? => {
-                        tracing::info!(path = %path.display(), "a socket that nobody listens on any more is replaced");
-                        std::fs::remove_file(path)?;
-                        UnixListener::bind(path)
-                    }
-                    bound => bound,
-                }?;
-                let file = SocketFile::of(path)?;
-                Ok(Self(Source::Unix(listener, Some(file))))
+    /// When it cannot be had, as when another listens on it.
+    pub fn unix(path: &Path) -> io::Result<Self> {
+        let listener = match UnixListener::bind(path) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_stale(path)? => {
+                tracing::info!(path = %path.display(), "a socket that nobody listens on any more is replaced");
+                std::fs::remove_file(path)?;
+                UnixListener::bind(path)
             }
-        }
+            bound => bound,
+        }?;
+        let file = SocketFile::of(path)?;
+        Ok(Self(Source::Unix(listener, Some(file))))
     }
 
     /// Where it listens.

@@ -69,14 +69,14 @@ fn the_hub_waits_for_nothing_and_knows_no_tokens() {
 }
 
 #[test]
-fn every_limit_is_in_the_readme() {
+fn every_limit_is_in_its_manual() {
     let config = include_str!("../../src/config/limits.rs");
-    let readme = include_str!("../../README.md");
+    let readme = include_str!("../../docs/configuration.md");
     let options = config.split("#[arg(").skip(1).map(|rest| rest.split("pub ").nth(1).unwrap());
     let names: Vec<&str> = options.map(|rest| rest.split(':').next().unwrap()).collect();
     assert!(names.len() > 30, "{names:?}");
     for setting in names {
-        assert!(readme.contains(&format!("| `{setting}` |")), "README.md does not list {setting}");
+        assert!(readme.contains(&format!("| `{setting}` |")), "docs/configuration.md does not list {setting}");
     }
 }
 

@@ -218,6 +218,7 @@ fn every_code_has_a_test() {
         include_str!("http.rs"),
         include_str!("inquiry.rs"),
         include_str!("keys.rs"),
+        include_str!("limits.rs"),
         include_str!("liveness.rs"),
         include_str!("openapi.rs"),
         include_str!("origin.rs"),

@@ -3,7 +3,6 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
-use wsgate::config::ListenAddress;
 use wsgate::{Config, Listener};
 
 use crate::support::certificate::Certificate;
@@ -62,7 +61,9 @@ async fn the_address_of_a_header_counts_in_every_version_and_family() {
 
     assert_eq!(attempt(&server, b"PROXY TCP6 2001:db8::1 2001:db8::2 4660 80\r\n", "").await, "101");
     let [mut one, mut two] = [[0; 16]; 2];
-    (one[..4].copy_from_slice(&[0x20, 1, 0x0d, 0xb8]), two[..4].copy_from_slice(&[0x20, 1, 0x0d, 0xb8]));
+    for address in [&mut one, &mut two] {
+        address[..4].copy_from_slice(&[0x20, 1, 0x0d, 0xb8]);
+    }
     // An address of version 6 counts by its network of 64 bits.
     (one[15], two[7]) = (1, 1);
     let of_version_6 = |client: [u8; 16]| binary(1, 0x21, &[&client[..], &two, &[0, 1, 0, 80]].concat());
@@ -190,7 +191,7 @@ async fn it_comes_before_tls() {
 #[tokio::test]
 async fn over_a_unix_socket_it_is_required_and_believed() {
     let path = TempFile::new("proxied.sock", "");
-    let listener = Listener::bind(&ListenAddress::Unix(path.0.clone())).await.unwrap();
+    let listener = Listener::unix(&path.0).unwrap();
     let _server = Server::listening(listener, expect_headers).await;
     let ask = async |begin: &str| {
         let mut stream = UnixStream::connect(&path.0).await.unwrap();

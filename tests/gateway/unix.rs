@@ -4,10 +4,9 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
-use wsgate::config::ListenAddress;
 use wsgate::{Config, Listener};
 
-use crate::support::program::{Running, wsgate};
+use crate::support::program::{Running, output, wsgate};
 use crate::support::tokens::TempFile;
 use crate::support::{API_KEY, Client, JWT_SECRET, Server, within_reason};
 
@@ -16,12 +15,12 @@ fn socket() -> TempFile {
     TempFile::new("listen.sock", "")
 }
 
-async fn bind(path: &TempFile) -> std::io::Result<Listener> {
-    Listener::bind(&ListenAddress::Unix(path.0.clone())).await
+fn bind(path: &TempFile) -> std::io::Result<Listener> {
+    Listener::unix(&path.0)
 }
 
 async fn start(path: &TempFile, change: impl FnOnce(&mut Config)) -> Server {
-    Server::listening(bind(path).await.unwrap(), change).await
+    Server::listening(bind(path).unwrap(), change).await
 }
 
 async fn open(path: &TempFile) -> UnixStream {
@@ -88,8 +87,8 @@ async fn the_file_of_a_dead_process_is_replaced_and_one_in_use_is_not() {
     let path = socket();
     drop(StdListener::bind(&path.0).unwrap());
     assert!(path.0.exists(), "as a process leaves it that was killed");
-    let listener = bind(&path).await.expect("nobody listens any more");
-    let error = bind(&path).await.unwrap_err();
+    let listener = bind(&path).expect("nobody listens any more");
+    let error = bind(&path).unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse);
     assert!(path.0.exists(), "it is still there for whom it belongs to");
 
@@ -101,7 +100,7 @@ async fn the_file_of_a_dead_process_is_replaced_and_one_in_use_is_not() {
     drop(other);
 
     let file = TempFile::new("no.sock", "what somebody has written");
-    assert_eq!(bind(&file).await.unwrap_err().kind(), std::io::ErrorKind::AddrInUse);
+    assert_eq!(bind(&file).unwrap_err().kind(), std::io::ErrorKind::AddrInUse);
     assert_eq!(std::fs::read_to_string(&file.0).unwrap(), "what somebody has written");
 }
 
@@ -134,6 +133,10 @@ async fn both_doors_can_be_files() {
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     assert!(head.starts_with("HTTP/1.1 200 "), "{answer}");
     assert_eq!(serde_json::from_str::<Value>(body).unwrap()["reached"], 0);
+
+    let asking = wsgate(&["health", "--backend-listen", &at_backend]);
+    let (succeeded, _, error) = output(asking).await;
+    assert!(succeeded, "{error}");
 
     running.terminate().await;
     assert!(!public.0.exists() && !backend.0.exists(), "the files are gone");

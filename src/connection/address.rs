@@ -1,0 +1,135 @@
+//! How many connections an address has, and how fast it makes more.
+
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry;
+
+use crate::clock::Clock;
+use crate::config::LiveLimits;
+
+/// Attempts that may be made at once, in seconds' worth.
+const BURST: Duration = Duration::from_secs(2);
+/// Addresses without a connection that are remembered for a while. Whoever has more of them than this is
+/// limited by other limits.
+const MAX_IDLE: usize = 16 * 1024;
+
+/// The addresses that connections come from.
+pub(crate) struct Addresses {
+    known: DashMap<IpAddr, Address>,
+    limits: LiveLimits,
+    clock: Clock,
+}
+
+struct Address {
+    connections: usize,
+    /// When all attempts will be forgotten.
+    attempts: Instant,
+}
+
+/// A connection of an address. It counts until this is dropped.
+pub(crate) struct Visit {
+    addresses: Arc<Addresses>,
+    address: IpAddr,
+}
+
+/// Why an address may have no further connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Excess {
+    /// It has as many as it may.
+    Connections(usize),
+    /// It comes too fast, and may again after a time.
+    Attempts(Duration),
+}
+
+impl Addresses {
+    /// None as yet.
+    pub(crate) fn new(limits: LiveLimits, clock: Clock) -> Arc<Self> {
+        Arc::new(Self { known: DashMap::new(), limits, clock })
+    }
+
+    /// Counts a connection of an address; one to which no limit applies is not counted.
+    ///
+    /// # Errors
+    /// The limit that it is beyond.
+    pub(crate) fn visit(self: &Arc<Self>, address: IpAddr) -> Result<Option<Box<Visit>>, Excess> {
+        let (limits, is_local) = (self.limits.get(), is_local(address));
+        let (max, rate) = (limits.connections_per_address(is_local), limits.connects_per_second(is_local));
+        if max.is_none() && rate.is_none() {
+            return Ok(None);
+        }
+        let now = self.clock.now();
+        if self.known.len() > MAX_IDLE {
+            self.known.retain(|_, known| known.connections > 0 || known.attempts > now);
+        }
+        let address = network(address);
+        let mut known = self.known.entry(address).or_insert(Address { connections: 0, attempts: now });
+        if let Some(rate) = rate {
+            let attempts = known.attempts.max(now) + Duration::from_secs(1) / rate.max(1);
+            // Attempts in vain count no further, or who goes on trying would wait for ever.
+            if let Some(wait) = attempts.checked_sub(BURST).and_then(|at| at.checked_duration_since(now))
+                && !wait.is_zero()
+            {
+                return Err(Excess::Attempts(wait));
+            }
+            known.attempts = attempts;
+        }
+        if let Some(max) = max.filter(|max| known.connections >= *max) {
+            return Err(Excess::Connections(max));
+        }
+        known.connections += 1;
+        drop(known);
+        Ok(Some(Box::new(Visit { addresses: Arc::clone(self), address })))
+    }
+}
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        let now = self.addresses.clock.now();
+        if let Entry::Occupied(mut known) = self.addresses.known.entry(self.address) {
+            known.get_mut().connections -= 1;
+            if known.get().connections == 0 && known.get().attempts <= now {
+                known.remove();
+            }
+        }
+    }
+}
+
+/// Whether an address is this machine's own.
+pub(super) fn is_local(address: IpAddr) -> bool {
+    address.to_canonical().is_loopback()
+}
+
+/// Whoever has one IPv6 address has the 2^64 of its network.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => {
+            let [a, b, c, d, ..] = address.segments();
+            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
+        }
+        address @ IpAddr::V4(_) => address,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Limits;
+
+    #[test]
+    fn nothing_is_left_of_an_address_that_has_gone_and_rested() {
+        let (clock, time) = Clock::manual();
+        let limits = Limits { max_connects_per_second: Some(1), ..Limits::DEFAULT };
+        let addresses = Addresses::new(LiveLimits::new(limits), clock);
+        let visit = |address: &str| addresses.visit(address.parse().unwrap());
+        let (one, two) = (visit("2001:db8::1").unwrap(), visit("2001:db8::2").unwrap());
+        assert!(matches!(visit("2001:db8::3"), Err(Excess::Attempts(_))), "they are of one network");
+        assert!(visit("192.0.2.1").unwrap().is_some());
+        drop(one);
+        time.advance(Duration::from_secs(2));
+        drop(two);
+        assert!(!addresses.known.contains_key(&"2001:db8::".parse::<IpAddr>().unwrap()));
+    }
+}

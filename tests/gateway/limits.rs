@@ -1,0 +1,268 @@
+//! How many connections there may be, of whom, and how fast: each limit bites, says so, is counted, and
+//! leaves the others alone.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::process::Command;
+use wsgate::Limits;
+use wsgate::config::WhenFull;
+
+use crate::support::program::{ANYWHERE, Running};
+use crate::support::{API_KEY, Client, JWT_SECRET, Opcode, Raw, Server, frame, until, within_reason};
+
+impl Server {
+    /// How often a limit has bitten, by what `/metrics` says.
+    async fn bites(&self, limit: &str) -> u64 {
+        let request = reqwest::get(format!("http://{}/metrics", self.backend));
+        let text = within_reason("the metrics", request).await.unwrap().text().await.unwrap();
+        let name = format!("wsgate_limit_hits_total{{limit=\"{limit}\"}} ");
+        text.lines().find_map(|line| line.strip_prefix(&name)).map_or(0, |number| number.parse().unwrap())
+    }
+
+    /// What an attempt to connect is answered that a proxy says comes from an address.
+    async fn ask_from(&self, address: &str, user: &str) -> (Raw, String) {
+        let path = format!("/ws?token={}", self.token(user, json!({"*": ["join", "publish"]})));
+        Raw::ask(self.public, &path, &[("X-Forwarded-For", address)]).await
+    }
+}
+
+/// A gateway behind a proxy on this machine.
+async fn behind_a_proxy(change: impl FnOnce(&mut Limits)) -> Server {
+    Server::configured(|config| {
+        config.trusted_proxies = vec!["127.0.0.1/32".parse().unwrap()];
+        change(&mut config.limits);
+    })
+    .await
+}
+
+fn assert_refused(head: &str, status: &str) {
+    assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{head}");
+    assert!(head.to_lowercase().contains("retry-after: "), "{head}");
+}
+
+/// The problem document of a refusal, which is what is left of the answer.
+async fn problem(mut raw: Raw) -> Value {
+    serde_json::from_slice(&raw.end().await).unwrap()
+}
+
+#[tokio::test]
+async fn who_comes_when_all_places_are_taken_is_told_to_come_back() {
+    let server = Server::with(|limits| limits.max_connections = 2).await;
+    let [alice, mut bob] = server.members(["alice", "bob"], &[]).await;
+    let (raw, head) = server.ask_from("", "carol").await;
+    assert_refused(&head, "503");
+    assert_eq!(problem(raw).await["code"], "full");
+    assert_eq!(server.bites("max_connections").await, 1);
+    bob.hears_nothing().await;
+    alice.close().await;
+    until("the place to be free", || server.hub.census().connections == 1).await;
+    server.connect("carol", json!({})).await;
+}
+
+#[tokio::test]
+async fn an_address_has_so_many_connections_and_others_have_their_own() {
+    let server = behind_a_proxy(|limits| limits.max_connections_per_address = Some(2)).await;
+    let (one, head) = server.ask_from("192.0.2.1", "alice").await;
+    assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+    let (_two, _) = server.ask_from("192.0.2.1", "bob").await;
+    let (raw, head) = server.ask_from("192.0.2.1", "carol").await;
+    assert_refused(&head, "429");
+    assert_eq!(problem(raw).await["code"], "too_many_connections");
+    assert_eq!(server.bites("max_connections_per_address").await, 1);
+    let (_other, head) = server.ask_from("192.0.2.2", "carol").await;
+    assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+    drop(one);
+    until("the connection to leave", || server.hub.census().connections == 2).await;
+    let (_again, head) = server.ask_from("192.0.2.1", "carol").await;
+    assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+}
+
+#[tokio::test]
+async fn those_who_have_not_proven_who_they_are_count_for_their_address_too() {
+    let server = behind_a_proxy(|limits| limits.max_connections_per_address = Some(1)).await;
+    let (_silent, head) = Raw::ask(server.public, "/ws", &[("X-Forwarded-For", "192.0.2.1")]).await;
+    assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+    assert_refused(&server.ask_from("192.0.2.1", "alice").await.1, "429");
+}
+
+#[tokio::test]
+async fn an_address_that_connects_too_often_waits_and_others_do_not() {
+    let server = behind_a_proxy(|limits| limits.max_connects_per_second = Some(2)).await;
+    for _ in 0..4 {
+        assert!(server.ask_from("2001:db8::1", "alice").await.1.starts_with("HTTP/1.1 101 "));
+    }
+    let (raw, head) = server.ask_from("2001:db8::2", "alice").await;
+    assert_refused(&head, "429");
+    assert_eq!(problem(raw).await["code"], "too_many_attempts");
+    assert_eq!(server.bites("max_connects_per_second").await, 1);
+    assert!(server.ask_from("2001:db8:1::1", "alice").await.1.starts_with("HTTP/1.1 101 "));
+    server.pass(Duration::from_millis(500));
+    assert!(server.ask_from("2001:db8::1", "alice").await.1.starts_with("HTTP/1.1 101 "));
+    assert_refused(&server.ask_from("2001:db8::1", "alice").await.1, "429");
+}
+
+#[tokio::test]
+async fn a_user_with_too_many_connections_loses_the_oldest() {
+    let server = Server::with(|limits| limits.max_connections_per_user = Some(2)).await;
+    let mut first = server.connect("alice", json!({})).await;
+    let mut second = server.connect("alice", json!({})).await;
+    let mut bob = server.connect("bob", json!({})).await;
+    let mut third = server.connect("alice", json!({})).await;
+    assert_eq!(first.closed().await, (4409, "a newer connection of this user took its place".to_owned()));
+    assert_eq!(server.bites("max_connections_per_user").await, 1);
+    for client in [&mut second, &mut third, &mut bob] {
+        client.hears_nothing().await;
+    }
+    let _fourth = server.connect("alice", json!({})).await;
+    assert_eq!(second.closed().await.0, 4409);
+}
+
+#[tokio::test]
+async fn or_the_one_that_comes_is_refused() {
+    let server = Server::with(|limits| {
+        limits.max_connections_per_user = Some(1);
+        limits.when_user_is_full = WhenFull::Refuse;
+    })
+    .await;
+    let mut first = server.connect("alice", json!({})).await;
+    let mut second = server.dial(&format!("?token={}", server.token("alice", json!({})))).await;
+    assert_eq!(second.closed().await, (4429, "this user has as many connections as one may have".to_owned()));
+    assert_eq!(server.bites("max_connections_per_user").await, 1);
+    first.hears_nothing().await;
+    server.connect("bob", json!({})).await;
+}
+
+#[tokio::test]
+async fn who_sends_too_many_frames_is_heard_more_slowly_and_loses_nothing() {
+    let server = Server::with(|limits| limits.max_frames_per_second = Some(5)).await;
+    let [mut alice, mut bob] = server.members(["alice", "bob"], &["chat:1"]).await;
+    // One has been sent to join: nine are left of two seconds' worth, and one may go beyond.
+    for number in 0..30 {
+        alice.publish(json!({"room": "chat:1"}), &format!("event-{number}"), json!(null)).await;
+    }
+    for number in 0..10 {
+        assert_eq!(bob.event().await, format!("event-{number}"));
+    }
+    bob.hears_nothing().await;
+    assert!(server.bites("max_frames_per_second").await > 0);
+    for number in 10..20 {
+        server.pass(Duration::from_millis(200));
+        assert_eq!(bob.event().await, format!("event-{number}"));
+    }
+}
+
+#[tokio::test]
+async fn who_sends_too_many_bytes_is_heard_more_slowly_too() {
+    let server = Server::with(|limits| limits.max_bytes_per_second = Some(10_000)).await;
+    let [mut alice, mut bob] = server.members(["alice", "bob"], &["chat:1"]).await;
+    for number in 0..4 {
+        alice.publish(json!({"room": "chat:1"}), &format!("event-{number}"), json!("x".repeat(10_000))).await;
+    }
+    for number in 0..2 {
+        assert_eq!(bob.event().await, format!("event-{number}"));
+    }
+    bob.hears_nothing().await;
+    server.pass(Duration::from_millis(100));
+    assert_eq!(bob.event().await, "event-2");
+    bob.hears_nothing().await;
+}
+
+#[tokio::test]
+async fn who_never_slows_down_is_closed() {
+    let server = Server::with(|limits| {
+        limits.max_frames_per_second = Some(10);
+        limits.throttle_timeout = Duration::from_secs(5);
+    })
+    .await;
+    let token = server.token("alice", json!({}));
+    let mut raw = Raw::upgrade(server.public, &format!("/ws?token={token}")).await;
+    // Pings count as well.
+    raw.send(&frame(true, Opcode::Ping, b"").repeat(500)).await;
+    let mut passed = Duration::ZERO;
+    until("the connection to leave", || {
+        server.pass(Duration::from_millis(100));
+        passed += Duration::from_millis(100);
+        server.hub.census().connections == 0
+    })
+    .await;
+    assert!(passed > Duration::from_secs(5), "{passed:?}");
+    let close = loop {
+        let (first, payload) = raw.frame().await;
+        if first == 0x88 {
+            break payload;
+        }
+    };
+    assert_eq!(close[..2], 4429u16.to_be_bytes());
+}
+
+#[tokio::test]
+async fn what_is_on_this_machine_is_limited_only_by_what_somebody_has_decided() {
+    let server = Server::start().await;
+    let mut clients = Vec::new();
+    for _ in 0..105 {
+        clients.push(server.connect("alice", json!({})).await);
+    }
+    let [alice, ..] = &mut clients[..] else { unreachable!() };
+    for _ in 0..500 {
+        alice.hears_nothing().await;
+    }
+}
+
+#[tokio::test]
+async fn others_are_limited_if_nobody_has_decided_anything() {
+    let server = behind_a_proxy(|_| {}).await;
+    let mut clients = Vec::new();
+    for _ in 0..100 {
+        clients.push(server.ask_from("192.0.2.1", "alice").await.0);
+    }
+    assert_refused(&server.ask_from("192.0.2.1", "alice").await.1, "429");
+    let (mut newest, _) = server.ask_from("192.0.2.2", "alice").await;
+    newest.text().await;
+    until("the oldest to go", || server.hub.census().connections == 100).await;
+}
+
+#[tokio::test]
+async fn a_room_takes_so_many_where_no_rule_says_otherwise() {
+    let server = Server::with(|limits| limits.max_members = 1).await;
+    let [_alice, mut bob] = server.members(["alice", "bob"], &[]).await;
+    let [mut carol] = server.members(["carol"], &["chat:1"]).await;
+    let refused = bob.request(json!({"type": "join", "room": "chat:1"})).await;
+    assert_eq!((&refused["code"], &refused["temporary"]), (&json!("room_full"), &json!(true)));
+    carol.hears_nothing().await;
+}
+
+#[tokio::test]
+async fn without_descriptors_it_serves_on_whom_it_has_and_accepts_again_when_it_can() {
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -n 40; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_wsgate"), "serve"]).args(ANYWHERE);
+    command.env_clear().env("WSGATE_JWT_SECRET", JWT_SECRET).env("WSGATE_API_KEY", API_KEY);
+    command.env("WSGATE_LOG_FORMAT", "text").kill_on_drop(true);
+    let running = Running::start(command).await;
+    let mut minting = crate::support::program::wsgate(&["token", "--sub", "alice", "--grant", "*=join"]);
+    minting.env("WSGATE_JWT_SECRET", JWT_SECRET);
+    let token = crate::support::program::output(minting).await.1.trim().to_owned();
+    let mut first = running.connect(&token).await;
+    let address = running.public.parse().unwrap();
+    let mut others = Vec::new();
+    for _ in 0..60 {
+        others.push(Raw::open(address).await);
+    }
+    let ticks = || {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", running.child.id().unwrap())).unwrap();
+        let fields: Vec<u64> =
+            stat.rsplit(") ").next().unwrap().split(' ').filter_map(|word| word.parse().ok()).collect();
+        // utime and stime, behind a state that is no number.
+        fields[10] + fields[11]
+    };
+    let before = ticks();
+    for _ in 0..100 {
+        first.hears_nothing().await;
+    }
+    assert!(ticks() - before < 100, "it is not busy with accepting");
+    drop(others);
+    let mut next = Client::dial(address, &format!("/ws?token={token}")).await;
+    assert_eq!(next.receive().await["type"], "welcome");
+    next.join("chat:1").await;
+    running.terminate().await;
+}
