@@ -206,3 +206,109 @@ fn ready_or_error<T>(polled: Poll<io::Result<T>>) -> io::Result<T> {
 fn not_none(written: usize) -> io::Result<usize> {
     if written == 0 { Err(io::ErrorKind::WriteZero.into()) } else { Ok(written) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::poll_fn;
+    use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+    use std::task::{Wake, Waker};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::UnixStream;
+    use tokio_rustls::{TlsConnector, client::TlsStream};
+
+    /// Both sides of TLS, after the handshake.
+    async fn pair() -> (Box<Tls>, TlsStream<UnixStream>) {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider));
+        let builder = builder.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
+        let key = made.signing_key.serialize_der().try_into().unwrap();
+        let server = builder.with_single_cert(vec![made.cert.der().clone()], key).unwrap();
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(made.cert.der().clone()).unwrap();
+        let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let client = builder.unwrap().with_root_certificates(roots).with_no_client_auth();
+
+        let (here, there) = UnixStream::pair().unwrap();
+        let accepting = async {
+            let tls = Tls::accept(Bare::Unix(here), Vec::new(), Arc::new(server)).await.unwrap();
+            // The rest of the handshake is done by whoever reads.
+            assert_eq!(poll_fn(|cx| tls.poll_read(cx, &mut [0])).await.unwrap(), 1);
+            tls
+        };
+        let connecting = async {
+            let connector = TlsConnector::from(Arc::new(client));
+            let mut stream = connector.connect("localhost".try_into().unwrap(), there).await.unwrap();
+            stream.write_all(b"x").await.unwrap();
+            stream
+        };
+        tokio::join!(accepting, connecting)
+    }
+
+    #[derive(Default)]
+    struct Woken(AtomicBool);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, SeqCst);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_taken_and_does_not_go_wakes_the_task_and_all_is_written_only_once_it_has_gone() {
+        let (tls, mut client) = pair().await;
+        let woken = Arc::new(Woken::default());
+        let waker = Waker::from(Arc::clone(&woken));
+        let mut cx = Context::from_waker(&waker);
+        assert!(tls.poll_flush(&mut cx).is_ready(), "nothing waits");
+        let mut taken = 0;
+        for _ in 0..10_000 {
+            taken += tls.try_send(&[b'x'; 10_000]).unwrap_or(0);
+        }
+        assert!(woken.0.load(SeqCst), "something waits that only the task can write");
+        assert!(tls.session.lock().wants_write());
+        assert_eq!(tls.try_send(b"x").unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        assert!(tls.poll_write(&mut cx, &[IoSlice::new(b"x")]).is_pending(), "nothing is taken before that has gone");
+        assert!(tls.poll_flush(&mut cx).is_pending());
+        assert!(tls.poll_end(&mut cx).is_pending());
+
+        let mut read = Vec::new();
+        let reading = client.read_to_end(&mut read);
+        let (read_to_end, ended) = tokio::join!(reading, poll_fn(|cx| tls.poll_end(cx)));
+        ended.unwrap();
+        assert_eq!(read_to_end.expect("a close_notify behind all of it"), taken);
+    }
+
+    #[tokio::test]
+    async fn a_wire_takes_no_more_than_its_bound_at_once_and_keeps_the_order() {
+        let (tls, mut client) = pair().await;
+        let bytes: Vec<u8> = (0..1_000_000_u32).map(|number| number as u8).collect();
+        let writing = async {
+            let mut rest = bytes.as_slice();
+            while !rest.is_empty() {
+                let (one, two) = rest.split_at(rest.len().min(1000));
+                let pieces = [IoSlice::new(one), IoSlice::new(two)];
+                let taken = poll_fn(|cx| tls.poll_write(cx, &pieces)).await.unwrap();
+                assert!(0 < taken && taken <= MAX_CIPHERTEXT_BYTES, "{taken}");
+                rest = &rest[taken..];
+            }
+            poll_fn(|cx| tls.poll_end(cx)).await.unwrap();
+        };
+        let mut read = Vec::new();
+        let (_, read_to_end) = tokio::join!(writing, client.read_to_end(&mut read));
+        read_to_end.unwrap();
+        assert!(read == bytes);
+    }
+
+    #[test]
+    fn a_record_is_whole_at_its_last_byte() {
+        let record = [HANDSHAKE, 3, 1, 0, 3, 1, 2, 3];
+        for read in 0..record.len() {
+            assert!(!is_whole_record(&record[..read]), "{read} bytes");
+        }
+        assert!(is_whole_record(&record));
+        assert!(is_whole_record(b"G"), "no handshake");
+        assert!(is_whole_record(&[HANDSHAKE, 3, 1, 0xFF, 0xFF]), "longer than may be");
+    }
+}
