@@ -18,8 +18,8 @@ async fn main() -> anyhow::Result<()> {
     let hub = Arc::clone(gateway.hub());
 
     let listeners = Listeners {
-        public: TcpListener::bind("127.0.0.1:8080").await?,
-        backend: TcpListener::bind("127.0.0.1:8081").await?,
+        public: TcpListener::bind("127.0.0.1:8080").await?.into(),
+        backend: TcpListener::bind("127.0.0.1:8081").await?.into(),
     };
     let shutdown = async {
         // Without signals there is nothing to wait for: stop at once.

@@ -7,11 +7,13 @@ mod example;
 mod file;
 mod issuer;
 mod limits;
+mod listen;
 mod options;
 mod origin;
 mod pattern;
 mod room;
 mod settings;
+mod tls;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -34,11 +36,13 @@ pub use example::example;
 pub use file::File;
 pub use issuer::{Issuer, KeySource, Place};
 pub use limits::{Limits, LiveLimits, WhenFull};
+pub use listen::ListenAddress;
 pub use options::{LogFormat, Options};
 pub use origin::{OriginPattern, Origins};
 pub use pattern::{Asker, Placeholder, RoomPattern};
 pub use room::{Access, PRESENCE_LIMIT, RoomRule, RoomTraits};
 pub use settings::{Origin, Setting, Settings, misspelt_variables};
+pub use tls::Tls;
 
 /// Everything the gateway needs to know before it starts.
 #[derive(Debug, Clone)]
@@ -58,8 +62,13 @@ pub struct Config {
     pub origins: Origins,
     /// The cookie that may hold a token; it needs an allow-list of origins.
     pub cookie: Option<String>,
-    /// Proxies whose `X-Forwarded-For` is believed.
+    /// Proxies whose `X-Forwarded-For` or `Forwarded` is believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// Whether each connection to the public door begins with a header of the PROXY protocol, version 1 or
+    /// 2. They must come from trusted proxies, or over a Unix socket: others are refused.
+    pub proxy_protocol: bool,
+    /// The certificate of the public door, which speaks TLS if this is given.
+    pub tls: Option<Tls>,
     /// What those may who show no token; none may connect if this is not given.
     pub anonymous: Option<Anonymous>,
     /// The file that keeps revocations and blocks; without it they end with the process.
@@ -180,6 +189,8 @@ impl Config {
             origins: Origins::default(),
             cookie: None,
             trusted_proxies: Vec::new(),
+            proxy_protocol: false,
+            tls: None,
             anonymous: None,
             state_file: None,
             weak_secrets: false,

@@ -7,16 +7,19 @@ mod decoder;
 mod early;
 mod entrance;
 mod flow;
+mod forwarded;
 mod handshake;
 mod life;
 mod logout;
 mod place;
+mod preface;
+mod proxy;
 mod session;
 mod socket;
+mod tls;
 mod upgrade;
 mod wire;
 
-use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,14 +51,15 @@ use asset::Script;
 pub(crate) use credential::Peer;
 use credential::Visitor;
 use entrance::Arrival;
-pub use handshake::Handshake;
-pub(crate) use handshake::read_head;
+pub(crate) use handshake::{Handshake, Stream, read_head};
 use life::Life;
 pub use place::Place;
 pub(crate) use place::Places;
+pub(crate) use preface::Preface;
 
 pub use socket::{Ended, Message, Socket};
 pub use upgrade::Upgrade;
+pub(crate) use wire::Bare;
 
 /// When to come back to a gateway, or as an address, with as many connections as it may have.
 const RETRY_WHEN_FULL: Duration = Duration::from_secs(10);
@@ -105,7 +109,7 @@ pub(crate) struct Admission {
     pub(crate) origins: Origins,
     /// The cookie that may hold a token.
     pub(crate) cookie: Option<String>,
-    /// Proxies whose `X-Forwarded-For` is believed.
+    /// Proxies that are believed whom they speak for.
     pub(crate) trusted_proxies: Vec<IpNet>,
 }
 
@@ -167,9 +171,10 @@ async fn connect(State(door): State<Arc<Door>>, request: Request) -> Response {
     })
 }
 
-/// Whoever is at the other end of the TCP connection.
-fn peer(request: &Request) -> IpAddr {
-    request.extensions().get::<Peer>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0.ip())
+/// Whoever is at the other end of the connection.
+fn peer(request: &Request) -> Peer {
+    // There always is one; to nobody nothing is believed.
+    request.extensions().get::<Peer>().copied().unwrap_or(Peer::at(Peer::NOWHERE))
 }
 
 impl Door {

@@ -1,11 +1,11 @@
 //! Binds the two doors to one hub; accepts, and drains.
 
+mod certificate;
+mod listener;
 mod live;
 
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::SocketAddr;
-use std::os::fd::AsFd;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +22,6 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioTimer;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
@@ -35,13 +34,16 @@ use crate::backend::Backend;
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError, LiveLimits, RoomTraits};
 use crate::connection::{
-    self, Addresses, Admission, Door, GOODBYES_AT_ONCE, Handshake, Peer, Place, Places, read_head,
+    self, Addresses, Admission, Bare, Door, GOODBYES_AT_ONCE, Handshake, Peer, Place, Places, Preface, Stream,
+    read_head,
 };
 use crate::errand::Errands;
 use crate::hub::{Flusher, Hub, Presence};
 use crate::inquiry::Inquiries;
 use crate::metrics::Metrics;
 use crate::protocol::RoomName;
+use certificate::{Certificate, server_config};
+pub use listener::Listener;
 pub use live::Live;
 use live::Parts;
 
@@ -57,9 +59,9 @@ const BACKEND_IDLE: Duration = Duration::from_secs(120);
 #[derive(Debug)]
 pub struct Listeners {
     /// For browsers and other clients.
-    pub public: TcpListener,
+    pub public: Listener,
     /// For backends. It need not, and should not, face the internet.
-    pub backend: TcpListener,
+    pub backend: Listener,
 }
 
 /// A gateway that is ready to run.
@@ -72,6 +74,7 @@ pub struct Gateway {
     limits: LiveLimits,
     backend: Arc<Backend>,
     metrics: Arc<Metrics>,
+    certificate: Option<Certificate>,
     keys: ApiKeys,
     live: Live,
     routes: Router,
@@ -104,7 +107,9 @@ impl Gateway {
         let admission = Arc::new(ArcSwap::from_pointee(Admission::of(&config)));
         let metrics = Arc::default();
         let backend = Arc::new(Backend::new(config.backend.as_ref(), &config.clock, &metrics, &config.tracer)?);
+        let certificate = config.tls.as_ref().map(Certificate::read).transpose()?;
         let parts = Parts {
+            certificate: certificate.clone(),
             keys: keys.clone(),
             limits: limits.clone(),
             rules: Arc::clone(&rules),
@@ -123,6 +128,7 @@ impl Gateway {
             limits,
             backend,
             metrics,
+            certificate,
             keys,
             live,
             routes: Router::new(),
@@ -141,6 +147,7 @@ impl Gateway {
         config.check()?;
         ApiKeys::new(config.api_key.as_ref(), &config.api_keys)?;
         Authenticator::check(config)?;
+        config.tls.as_ref().map(server_config).transpose()?;
         Backend::new(config.backend.as_ref(), &config.clock, &Arc::default(), &config.tracer).map(drop)
     }
 
@@ -197,12 +204,14 @@ impl Gateway {
         let _stop_on_drop = (stopping.clone().drop_guard(), ended.clone().drop_guard(), ending.clone().drop_guard());
 
         let workers = Workers::new(&self, &tasks, &stopping);
-        let Self { hub, authenticator, rules, backend, metrics, keys, reread, config, .. } = self;
+        let Self { hub, authenticator, rules, backend, metrics, certificate, keys, reread, config, .. } = self;
         let tracer = config.tracer;
         let all_told = CancellationToken::new();
         let telling = tokio::spawn(Arc::clone(&backend).keep_telling(all_told.clone()));
         let telling = AbortOnDropHandle::new(telling);
         live.keep_keys();
+        let keeping = certificate.map(|certificate| tokio::spawn(certificate.keep(clock.clone())));
+        let _keeping = keeping.map(AbortOnDropHandle::new);
         for (number, flusher) in hub.flushers().iter().enumerate().skip(1) {
             if let Err(error) = workers.start(number, flusher, &listeners.public, ended.clone()) {
                 tracing::error!(%error, number, "a worker could not be started; the others serve on");
@@ -297,6 +306,7 @@ struct Workers {
     errands: Arc<Errands>,
     /// For all workers together.
     places: Places,
+    preface: Option<Arc<Preface>>,
     hub: Arc<Hub>,
     tasks: TaskTracker,
     stopping: CancellationToken,
@@ -305,6 +315,11 @@ struct Workers {
 impl Workers {
     fn new(gateway: &Gateway, tasks: &TaskTracker, stopping: &CancellationToken) -> Self {
         let Gateway { config, hub, authenticator, rules, admission, limits, backend, metrics, routes, .. } = gateway;
+        let tls = gateway.certificate.as_ref().map(Certificate::current);
+        let Config { proxy_protocol, .. } = *config;
+        let preface = Preface { proxy_protocol, admission: Arc::clone(admission), tls };
+        let has_preface = proxy_protocol || preface.tls.is_some();
+        let preface = has_preface.then(|| Arc::new(preface));
         Self {
             limits: limits.clone(),
             clock: config.clock.clone(),
@@ -319,6 +334,7 @@ impl Workers {
             backend: Arc::clone(backend),
             errands: Arc::default(),
             places: Places::new(limits.clone(), metrics),
+            preface,
             hub: Arc::clone(hub),
             tasks: tasks.clone(),
             stopping: stopping.clone(),
@@ -326,7 +342,7 @@ impl Workers {
     }
 
     /// Accepts clients on the runtime that this is called on; `flusher` must be driven there.
-    fn accept(&self, listener: TcpListener, flusher: &Arc<Flusher>) {
+    fn accept(&self, listener: Listener, flusher: &Arc<Flusher>) {
         let door = Arc::new(Door {
             limits: self.limits.clone(),
             clock: self.clock.clone(),
@@ -346,7 +362,8 @@ impl Workers {
             tasks: self.tasks.clone(),
         });
         let routes = connection::routes(door, self.routes.clone());
-        let http = Http::public(routes, &self.limits, self.clock.clone()).within(&self.places);
+        let http =
+            Http::public(routes, &self.limits, self.clock.clone()).within(&self.places).after(self.preface.clone());
         let until = Until { stopping: self.stopping.clone(), ending: self.stopping.clone() };
         self.tasks.spawn(accept(listener, http, self.tasks.clone(), until));
     }
@@ -356,14 +373,13 @@ impl Workers {
         &self,
         number: usize,
         flusher: &Arc<Flusher>,
-        listener: &TcpListener,
+        listener: &Listener,
         ended: CancellationToken,
     ) -> io::Result<()> {
-        let listener = std::net::TcpListener::from(listener.as_fd().try_clone_to_owned()?);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         {
             let _here = runtime.enter();
-            self.accept(TcpListener::from_std(listener)?, flusher);
+            self.accept(listener.try_clone()?, flusher);
         }
         let flushing = flush(Arc::clone(flusher));
         let work = move || {
@@ -418,6 +434,8 @@ pub struct Http {
     limits: Option<LiveLimits>,
     /// Places for connections that have not proven who they are.
     places: Option<Places>,
+    /// What comes before HTTP.
+    preface: Option<Arc<Preface>>,
     clock: Clock,
 }
 
@@ -425,7 +443,14 @@ impl Http {
     /// For clients: one request, whose head is bounded in bytes and in time.
     pub fn public(routes: Router, limits: &LiveLimits, clock: Clock) -> Self {
         let routes = routes.layer(map_response(close_unless_upgraded));
-        Self { routes, protocol: http1::Builder::new(), limits: Some(limits.clone()), places: None, clock }
+        Self {
+            routes,
+            protocol: http1::Builder::new(),
+            limits: Some(limits.clone()),
+            places: None,
+            preface: None,
+            clock,
+        }
     }
 
     /// For backends: connections are kept.
@@ -433,13 +458,19 @@ impl Http {
         let routes = routes.layer(map_response_with_state(drain, close_when_draining));
         let mut protocol = http1::Builder::new();
         protocol.timer(TokioTimer::new()).header_read_timeout(BACKEND_IDLE);
-        Self { routes, protocol, limits: None, places: None, clock }
+        Self { routes, protocol, limits: None, places: None, preface: None, clock }
     }
 
     /// Takes no more connections at once than there are places.
     #[must_use]
     fn within(self, places: &Places) -> Self {
         Self { places: Some(places.clone()), ..self }
+    }
+
+    /// Hears something else before HTTP on each connection.
+    #[must_use]
+    fn after(self, preface: Option<Arc<Preface>>) -> Self {
+        Self { preface, ..self }
     }
 
     /// A place for a connection that has just come, if there is one.
@@ -454,19 +485,17 @@ impl Http {
         Some(Limit { time: limits.handshake_timeout, head_bytes: limits.max_head_bytes })
     }
 
-    async fn serve(mut self, stream: TcpStream, peer: SocketAddr, place: Place, stopping: CancellationToken) {
+    async fn serve(mut self, stream: Bare, peer: Peer, place: Place, stopping: CancellationToken) {
         let (limit, clock) = (self.limit(), self.clock.clone());
         let served = async {
-            let mut early = Vec::new();
-            if let Some(Limit { head_bytes, .. }) = limit {
-                tokio::select! {
-                    head = read_head(&stream, head_bytes) => match head {
-                        Ok(head) => early = head,
-                        Err(error) => return tracing::debug!(%error, "a connection broke before its request"),
-                    },
-                    () = patience(&stopping, &clock) => return,
-                }
-            }
+            let heard = tokio::select! {
+                heard = self.hear(stream, peer, limit) => heard,
+                () = patience(&stopping, &clock), if limit.is_some() => return,
+            };
+            let (stream, early, peer) = match heard {
+                Ok(heard) => heard,
+                Err(error) => return tracing::debug!(%error, %peer, "a connection broke before its request"),
+            };
             let stream = Handshake::new(stream, early, place);
             // In a box: what waits for its request is to take no room for the answer.
             if let Err(error) = Box::pin(self.answer(stream, peer, stopping)).await {
@@ -483,12 +512,25 @@ impl Http {
         }
     }
 
-    async fn answer(self, stream: Handshake, peer: SocketAddr, stopping: CancellationToken) -> hyper::Result<()> {
+    /// Hears what comes before HTTP, and the head of a request where it is limited.
+    async fn hear(&self, stream: Bare, peer: Peer, limit: Option<Limit>) -> io::Result<(Stream, Vec<u8>, Peer)> {
+        let (stream, mut early, peer) = match &self.preface {
+            // In a box: most have none.
+            Some(preface) => Box::pin(preface.hear(stream, peer)).await?,
+            None => (Stream::Bare(stream), Vec::new(), peer),
+        };
+        if let Some(limit) = limit {
+            read_head(stream.wire(), &mut early, limit.head_bytes).await?;
+        }
+        Ok((stream, early, peer))
+    }
+
+    async fn answer(self, stream: Handshake, peer: Peer, stopping: CancellationToken) -> hyper::Result<()> {
         let one_request = self.limits.is_some();
         let routes = self.routes;
         // An axum router is always ready: its `call` needs no `poll_ready` before it.
         let service = service_fn(move |mut request: hyper::Request<Incoming>| {
-            request.extensions_mut().insert(Peer(peer));
+            request.extensions_mut().insert(peer);
             routes.clone().call(request)
         });
         let mut connection = pin!(self.protocol.serve_connection(stream, service).with_upgrades());
@@ -532,7 +574,8 @@ async fn close_when_draining(State(drain): State<CancellationToken>, mut respons
 
 /// Accepts connections until the gateway stops, each served by a task of its own. Those that have come
 /// by then are served too: they would be reset.
-pub async fn accept(listener: TcpListener, http: Http, tasks: TaskTracker, until: Until) {
+pub async fn accept(listener: impl Into<Listener>, http: Http, tasks: TaskTracker, until: Until) {
+    let listener = listener.into();
     loop {
         let accepted = tokio::select! {
             biased;
@@ -542,7 +585,7 @@ pub async fn accept(listener: TcpListener, http: Http, tasks: TaskTracker, until
             },
             accepted = listener.accept() => accepted,
         };
-        match accepted.and_then(prepare) {
+        match accepted {
             Ok((stream, peer)) => match http.place() {
                 Some(place) => {
                     tasks.spawn(http.clone().serve(stream, peer, place, until.ending.clone()));
@@ -562,7 +605,7 @@ pub async fn accept(listener: TcpListener, http: Http, tasks: TaskTracker, until
     }
 }
 
-fn turned_away(peer: SocketAddr) {
+fn turned_away(peer: Peer) {
     let reason = "max_unauthenticated";
     tracing::warn!(target: SECURITY, %peer, reason, "there are too many connections without a token: one was turned away");
 }
@@ -571,12 +614,6 @@ fn turned_away(peer: SocketAddr) {
 async fn patience(stopping: &CancellationToken, clock: &Clock) {
     stopping.cancelled().await;
     clock.sleep_until(clock.now() + LAST_REQUESTS).await;
-}
-
-/// Events are small and must not wait for one another.
-fn prepare((stream, peer): (TcpStream, SocketAddr)) -> io::Result<(TcpStream, SocketAddr)> {
-    stream.set_nodelay(true)?;
-    Ok((stream, peer))
 }
 
 /// Whether only the connection that was being accepted has failed, and not the accepting.

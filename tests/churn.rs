@@ -116,7 +116,7 @@ async fn nothing_is_left_of_ten_thousand_connections() {
     let backend = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = public.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel::<()>();
-    let running = tokio::spawn(gateway.run(Listeners { public, backend }, async {
+    let running = tokio::spawn(gateway.run(Listeners { public: public.into(), backend: backend.into() }, async {
         let _asked = stopped.await;
     }));
     let exp = (Clock::system().unix() + Duration::from_secs(3600)).as_secs() as f64;

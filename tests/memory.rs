@@ -13,12 +13,14 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use dhat::HeapStats;
 use tokio::sync::oneshot;
 use wsgate::auth::{Claims, Grants, mint};
+use wsgate::config::Tls;
 use wsgate::{Clock, Config, Gateway, Listeners, Secret};
 
 #[global_allocator]
@@ -33,6 +35,10 @@ const SECRET: &str = "a-secret-for-tests-that-is-long-enough";
 const IDLE_BYTES: u64 = 1720;
 /// What a connection may take that has not proven who it is, beside what it has sent.
 const STRANGER_BYTES: u64 = 4096;
+/// What an idle connection may take with TLS.
+const IDLE_TLS_BYTES: u64 = 9 * 1024;
+/// What a stranger may take more whose TLS has begun.
+const STRANGER_TLS_BYTES: u64 = 12 * 1024;
 /// What an event may allocate on its way from one client to a room, however many are in it.
 const BLOCKS_PER_EVENT: u64 = 14;
 
@@ -41,17 +47,9 @@ struct Client(TcpStream);
 
 impl Client {
     fn connect(public: SocketAddr, number: usize, room: &str) -> Self {
-        let exp = (Clock::system().unix() + Duration::from_secs(3600)).as_secs() as f64;
-        let mut grants = Grants::default();
-        grants.add("*=join,publish").unwrap();
-        let token = mint(&Secret::new(SECRET), &Claims { sub: format!("u{number}"), exp, nbf: None, grants }).unwrap();
         let mut stream = TcpStream::connect(public).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        let request = format!(
-            "GET /ws?token={token} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-        );
-        stream.write_all(request.as_bytes()).unwrap();
+        stream.write_all(upgrade_request(&format!("u{number}")).as_bytes()).unwrap();
         let mut client = Self(stream);
         client.read_until("\"max_message_bytes\":65536}");
         client.say(&format!(r#"{{"type":"join","room":"{room}","id":"joined"}}"#));
@@ -77,6 +75,17 @@ impl Client {
             kept.drain(..kept.len().saturating_sub(200));
         }
     }
+}
+
+fn upgrade_request(user: &str) -> String {
+    let exp = (Clock::system().unix() + Duration::from_secs(3600)).as_secs() as f64;
+    let mut grants = Grants::default();
+    grants.add("*=join,publish").unwrap();
+    let token = mint(&Secret::new(SECRET), &Claims { sub: user.to_owned(), exp, nbf: None, grants }).unwrap();
+    format!(
+        "GET /ws?token={token} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
 }
 
 /// The heap once nothing has happened for a while.
@@ -108,7 +117,7 @@ fn settles_at(what: &str, most: u64, used: impl Fn() -> u64) {
 #[test]
 fn an_idle_connection_is_small_and_an_event_allocates_the_same_for_few_and_for_many() {
     let _counting = dhat::Profiler::builder().testing().build();
-    let (public, stop, gateway) = start();
+    let (public, stop, gateway) = start(None);
 
     // What is made on first use.
     drop(Client::connect(public, 0, "first"));
@@ -147,6 +156,62 @@ fn an_idle_connection_is_small_and_an_event_allocates_the_same_for_few_and_for_m
 
     drop(clients);
     unauthenticated_connections_are_small(public);
+    stop.send(()).unwrap();
+    gateway.join().unwrap();
+    connections_with_tls_are_bounded();
+}
+
+/// What TLS takes beside that: rustls keeps a buffer of 4 KiB to read into, and the keys.
+fn connections_with_tls_are_bounded() {
+    const COUNT: usize = 100;
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let folder = std::env::temp_dir().join(format!("wsgate-memory-{}", std::process::id()));
+    std::fs::create_dir(&folder).unwrap();
+    let tls = Tls { certificate: folder.join("certificate.pem"), key: folder.join("key.pem") };
+    std::fs::write(&tls.certificate, made.cert.pem()).unwrap();
+    std::fs::write(&tls.key, made.signing_key.serialize_pem()).unwrap();
+    let (public, stop, gateway) = start(Some(tls));
+    std::fs::remove_dir_all(&folder).unwrap();
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(made.cert.der().clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let config = Arc::new(config.with_root_certificates(roots).with_no_client_auth());
+    // Its side of TLS is let go: what is left is the gateway's.
+    let idle = |number: usize| {
+        let session = rustls::ClientConnection::new(Arc::clone(&config), "localhost".try_into().unwrap()).unwrap();
+        let mut stream = rustls::StreamOwned::new(session, TcpStream::connect(public).unwrap());
+        stream.sock.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(upgrade_request(&format!("u{number}")).as_bytes()).unwrap();
+        let mut read = Vec::new();
+        while !read.ends_with(b"\"max_message_bytes\":65536}") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).unwrap();
+            read.push(byte[0]);
+        }
+        stream.sock
+    };
+    drop(idle(0));
+    let before = steady_heap();
+    let clients: Vec<TcpStream> = (0..COUNT).map(|number| idle(number % 4)).collect();
+    let own = (COUNT * size_of::<TcpStream>()) as u64;
+    let each = (steady_heap() - before - own) / COUNT as u64;
+    assert!(each <= IDLE_TLS_BYTES, "an idle connection with TLS takes {each} bytes");
+    drop(clients);
+
+    // A record that says it has 512 bytes, and a part of it; then a whole one that a ClientHello begins in.
+    let half = [&[22, 3, 1, 2, 0, 1, 0, 1, 252, 3, 3][..], &[7; 200]].concat();
+    let begun = [&[22, 3, 1, 0, 200, 1, 0, 1, 252, 3, 3][..], &[7; 194]].concat();
+    for (what, sent, most) in
+        [("half a record", half, STRANGER_BYTES), ("half a ClientHello", begun, STRANGER_BYTES + STRANGER_TLS_BYTES)]
+    {
+        let before = steady_heap();
+        let strangers: Vec<TcpStream> = (0..COUNT).map(|_| TcpStream::connect(public).unwrap()).collect();
+        strangers.iter().for_each(|mut stranger| stranger.write_all(&sent).unwrap());
+        thread::sleep(Duration::from_millis(100));
+        let each = (steady_heap() - before - own) / COUNT as u64;
+        assert!(each <= most + sent.len() as u64 * 2, "who has sent {what} takes {each} bytes");
+    }
     stop.send(()).unwrap();
     gateway.join().unwrap();
 }
@@ -207,20 +272,24 @@ fn blocks_per_event(clients: &mut [Client], room: &str) -> u64 {
 }
 
 /// A gateway on a thread of its own.
-fn start() -> (SocketAddr, oneshot::Sender<()>, thread::JoinHandle<()>) {
+fn start(tls: Option<Tls>) -> (SocketAddr, oneshot::Sender<()>, thread::JoinHandle<()>) {
     let (stop, stopped) = oneshot::channel::<()>();
     let (tell, told) = std::sync::mpsc::channel();
     let gateway = thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let bind = || tokio::net::TcpListener::bind("127.0.0.1:0");
-            let listeners = Listeners { public: bind().await.unwrap(), backend: bind().await.unwrap() };
-            tell.send(listeners.public.local_addr().unwrap()).unwrap();
-            let config = Config::new(Secret::new(SECRET), Secret::new("an-api-key-for-tests"));
+            let public = bind().await.unwrap();
+            let address = public.local_addr().unwrap();
+            let listeners = Listeners { public: public.into(), backend: bind().await.unwrap().into() };
+            let mut config = Config::new(Secret::new(SECRET), Secret::new("an-api-key-for-tests"));
+            config.tls = tls;
             let asked = async {
                 let _asked = stopped.await;
             };
-            Gateway::new(config).unwrap().run(listeners, asked).await;
+            let gateway = Gateway::new(config).unwrap();
+            tell.send(address).unwrap();
+            gateway.run(listeners, asked).await;
         });
     });
     (told.recv().unwrap(), stop, gateway)

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::options::variable;
-use super::{Config, ConfigError, Issuer, Origins, Secret, Settings};
+use super::{Config, ConfigError, Issuer, Origins, Secret, Settings, Tls};
 
 impl Settings {
     /// What the gateway runs with. Secrets are read now, from the environment or their files. What is
@@ -25,6 +25,13 @@ impl Settings {
         config.origins = Origins::list(options.allow_origin.clone()).required(options.require_origin);
         config.cookie.clone_from(&options.cookie);
         config.trusted_proxies.clone_from(&options.trusted_proxy);
+        config.proxy_protocol = options.proxy_protocol;
+        config.tls = match (&options.tls_certificate, &options.tls_key) {
+            (None, None) => None,
+            (Some(certificate), Some(key)) => Some(Tls { certificate: certificate.clone(), key: key.clone() }),
+            (Some(_), None) => return Err(ConfigError::new("tls_key", "is needed beside tls_certificate")),
+            (None, Some(_)) => return Err(ConfigError::new("tls_certificate", "is needed beside tls_key")),
+        };
         config.state_file.clone_from(&options.state_file);
         config.limits = options.limits.clone();
         config.workers = match options.workers {

@@ -2,14 +2,14 @@
 //! environment and a key of the configuration file, by one name: `--max-depth`, `WSGATE_MAX_DEPTH`,
 //! `max_depth`. This is the one place that says so, with the default and the sentence that explains it.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::{Arg, Args, Command};
 use ipnet::IpNet;
 
-use super::{Limits, OriginPattern};
+use super::{Limits, ListenAddress, OriginPattern};
 
 /// What the names of variables of the environment begin with.
 pub(super) const PREFIX: &str = "WSGATE_";
@@ -28,7 +28,18 @@ const COMMON: [&str; 9] = [
 ];
 
 /// Options that take effect only at the start.
-const AT_START: [&str; 7] = ["config", "listen", "backend_listen", "reuse_port", "workers", "state_file", "log_format"];
+const AT_START: [&str; 10] = [
+    "config",
+    "listen",
+    "backend_listen",
+    "tls_certificate",
+    "tls_key",
+    "proxy_protocol",
+    "reuse_port",
+    "workers",
+    "state_file",
+    "log_format",
+];
 
 /// Every option that is one value, or a list of such.
 #[derive(Debug, Clone, PartialEq, Args)]
@@ -39,12 +50,20 @@ pub struct Options {
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 
-    /// Where clients connect
+    /// Where clients connect: an address and a port, or unix: and a path. Whoever may open the file of a
+    /// Unix socket is believed as a trusted proxy is
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8080", help_heading = "Where it listens")]
-    pub listen: SocketAddr,
+    pub listen: ListenAddress,
     /// Where backends connect; it need not face the internet
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8081", help_heading = "Where it listens")]
-    pub backend_listen: SocketAddr,
+    pub backend_listen: ListenAddress,
+    /// The certificate for TLS where clients connect, in PEM, with those between it and one that clients
+    /// know; read again when it changes
+    #[arg(long, value_name = "FILE", requires = "tls_key", help_heading = "Where it listens")]
+    pub tls_certificate: Option<PathBuf>,
+    /// Its private key, in PEM; read again when it changes
+    #[arg(long, value_name = "FILE", requires = "tls_certificate", help_heading = "Where it listens")]
+    pub tls_key: Option<PathBuf>,
     /// Let another gateway listen on the same ports (SO_REUSEPORT), so that a new version can come before
     /// this one drains
     #[arg(long, value_name = "YES", num_args = 0..=1, require_equals = true, default_value = "false",
@@ -72,9 +91,15 @@ pub struct Options {
     /// A cookie that may hold a token; it needs --allow-origin
     #[arg(long, value_name = "NAME", help_heading = "Who may connect")]
     pub cookie: Option<String>,
-    /// A proxy, or a network of them, whose X-Forwarded-For is believed, as 10.0.0.0/8; repeatable
+    /// A proxy, or a network of them, whose X-Forwarded-For is believed, as 10.0.0.0/8; repeatable. If it
+    /// sends none, its Forwarded (RFC 7239) is
     #[arg(long, value_name = "NETWORK", value_delimiter = ',', value_parser = network, help_heading = "Who may connect")]
     pub trusted_proxy: Vec<IpNet>,
+    /// Clients come by way of --trusted-proxy, or a Unix socket, and every connection begins with a header
+    /// of the PROXY protocol, version 1 or 2. Others are refused
+    #[arg(long, value_name = "YES", num_args = 0..=1, require_equals = true, default_value = "false",
+        default_missing_value = "true", action = clap::ArgAction::Set, help_heading = "Who may connect")]
+    pub proxy_protocol: bool,
     /// The file that keeps revocations and blocks; without it they end with the process
     #[arg(long, value_name = "FILE", help_heading = "Who may connect")]
     pub state_file: Option<PathBuf>,

@@ -161,6 +161,8 @@ impl Gathering<'_> {
             ("jwt_secret_file", &mut options.jwt_secret_file),
             ("api_key_file", &mut options.api_key_file),
             ("state_file", &mut options.state_file),
+            ("tls_certificate", &mut options.tls_certificate),
+            ("tls_key", &mut options.tls_key),
         ];
         for (name, path) in paths {
             let in_file = list.iter().any(|it| it.name == name && matches!(it.origin, Origin::File(..)));

@@ -1,24 +1,58 @@
 //! What a request shows, and by whom. The query is looked at here and nowhere else, and never logged.
 
 use std::borrow::Cow;
-use std::net::{IpAddr, SocketAddr};
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
 
 use axum::http::HeaderMap;
-use axum::http::header::{AUTHORIZATION, COOKIE, HeaderName, ORIGIN, SEC_WEBSOCKET_PROTOCOL};
+use axum::http::header::{AUTHORIZATION, COOKIE, ORIGIN, SEC_WEBSOCKET_PROTOCOL};
 use ipnet::IpNet;
 
 use crate::auth::{Credential, Reason, TokenError};
 
+use super::forwarded;
+
 /// What stands before a token among the subprotocols.
 const BEARER_PROTOCOL: &str = "bearer.";
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// What a request shows: nothing, one thing, or more than can be.
 pub(super) type Shown = Result<Option<Credential>, TokenError>;
 
-/// The address of whoever is at the other end of the TCP connection.
+/// Whoever is at the other end of a connection: an address, or on a Unix socket none.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Peer(pub(crate) SocketAddr);
+pub(crate) struct Peer(Option<IpAddr>);
+
+impl Peer {
+    /// Whoever has opened our Unix socket.
+    pub(crate) const UNIX: Self = Self(None);
+    /// What stands for an address that nobody knows.
+    pub(crate) const NOWHERE: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+
+    /// Whoever is at an address.
+    pub(crate) const fn at(address: IpAddr) -> Self {
+        Self(Some(address.to_canonical()))
+    }
+
+    /// The address; one that is none for a Unix socket.
+    fn address(self) -> IpAddr {
+        self.0.unwrap_or(Self::NOWHERE)
+    }
+
+    /// Whether it is believed whom it speaks for. On a Unix socket it is: only those may open it whom
+    /// the operator lets.
+    pub(crate) fn is_trusted(self, trusted: &[IpNet]) -> bool {
+        self.0.is_none_or(|address| trusted.iter().any(|network| network.contains(&address)))
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(address) => address.fmt(f),
+            None => f.write_str("unix"),
+        }
+    }
+}
 
 /// Where a request comes from.
 #[derive(Debug, Clone)]
@@ -85,34 +119,28 @@ fn only<T>(mut found: impl Iterator<Item = T>) -> Result<Option<T>, TokenError> 
 }
 
 impl Visitor {
-    /// Whoever has sent these headers. `X-Forwarded-For` is believed as far as proxies have written
-    /// it that are trusted: what stands to the left of their entries, anybody may have put there.
-    pub(super) fn of(headers: &HeaderMap, peer: IpAddr, trusted: &[IpNet]) -> Self {
-        let is_trusted = |address: &IpAddr| trusted.iter().any(|network| network.contains(&address.to_canonical()));
-        let hops = headers.get_all(FORWARDED_FOR).into_iter().filter_map(|value| value.to_str().ok());
-        let hops: Vec<&str> = hops.flat_map(|list| list.split(',')).map(str::trim).collect();
-        let mut address = peer.to_canonical();
-        for hop in hops.iter().rev() {
-            if !is_trusted(&address) {
-                break;
+    /// Whoever has sent these headers. They are believed as far as proxies have written
+    /// them that are trusted: what stands to the left of their entries, anybody may have put there.
+    pub(super) fn of(headers: &HeaderMap, mut peer: Peer, trusted: &[IpNet]) -> Self {
+        if peer.is_trusted(trusted) {
+            for hop in forwarded::hops(headers) {
+                let Some(next) = hop else { break };
+                peer = Peer::at(next);
+                if !peer.is_trusted(trusted) {
+                    break;
+                }
             }
-            let Some(next) = parse(hop) else { break };
-            address = next.to_canonical();
         }
         let origin = headers.get(ORIGIN).and_then(|origin| origin.to_str().ok()).map(Into::into);
-        Self { address, origin }
+        Self { address: peer.address(), origin }
     }
-}
-
-/// An address, with or without a port.
-fn parse(hop: &str) -> Option<IpAddr> {
-    hop.parse().ok().or_else(|| hop.parse::<SocketAddr>().ok().map(|address| address.ip()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use axum::http::HeaderValue;
+    use axum::http::header::HeaderName;
 
     fn headers(list: &[(&'static str, &'static str)]) -> HeaderMap {
         list.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect()
@@ -168,7 +196,8 @@ mod tests {
         let trusted: Vec<IpNet> = vec!["10.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()];
         let address = |peer: &str, forwarded: &'static str| {
             let headers = headers(&[("x-forwarded-for", forwarded)]);
-            Visitor::of(&headers, peer.parse().unwrap(), &trusted).address.to_string()
+            let peer = if peer == "unix" { Peer::UNIX } else { Peer::at(peer.parse().unwrap()) };
+            Visitor::of(&headers, peer, &trusted).address.to_string()
         };
         assert_eq!(address("192.0.2.1", "198.51.100.1"), "192.0.2.1", "not a proxy of ours");
         assert_eq!(address("10.0.0.1", "198.51.100.1"), "198.51.100.1");
@@ -177,5 +206,10 @@ mod tests {
         assert_eq!(address("::1", "2001:db8::1"), "2001:db8::1");
         assert_eq!(address("10.0.0.1", "nonsense"), "10.0.0.1");
         assert_eq!(address("10.0.0.1", ""), "10.0.0.1");
+        let headers = headers(&[("forwarded", "for=203.0.113.9, for=198.51.100.1;proto=https, for=10.0.0.2")]);
+        let visitor = Visitor::of(&headers, Peer::at("10.0.0.1".parse().unwrap()), &trusted);
+        assert_eq!(visitor.address.to_string(), "198.51.100.1", "Forwarded is believed as far, and no farther");
+        assert_eq!(address("unix", "203.0.113.9, 198.51.100.1"), "198.51.100.1", "who opens our socket is trusted");
+        assert_eq!(address("unix", ""), "0.0.0.0", "and has no address");
     }
 }

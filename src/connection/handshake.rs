@@ -1,23 +1,43 @@
 //! The stream under hyper until it is a WebSocket.
 
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use hyper::rt::{Read, ReadBufCursor, Write};
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+
+use crate::hub::Wire;
 
 use super::place::Place;
+use super::tls::Tls;
+use super::wire::Bare;
 
 /// What an answer begins with that upgrades.
 const SWITCHING: &[u8] = b"HTTP/1.1 101 ";
 
-/// A TCP stream that keeps the answer to an upgrade back, so that it goes out together with the
+/// What HTTP is spoken on.
+pub(crate) enum Stream {
+    /// A connection as it was accepted.
+    Bare(Bare),
+    /// With TLS on it.
+    Tls(Box<Tls>),
+}
+
+impl Stream {
+    pub(crate) fn wire(&self) -> &dyn Wire {
+        match self {
+            Self::Bare(stream) => stream,
+            Self::Tls(stream) => &**stream,
+        }
+    }
+}
+
+/// A stream that keeps the answer to an upgrade back, so that it goes out together with the
 /// first message: that is one system call and one packet less for every connection.
-pub struct Handshake {
-    stream: TokioIo<TcpStream>,
+pub(crate) struct Handshake {
+    stream: Stream,
     /// What has been read already.
     early: Bytes,
     answer: Vec<u8>,
@@ -26,14 +46,14 @@ pub struct Handshake {
 
 impl Handshake {
     /// A connection that has just been accepted, with what has been read of it already.
-    pub fn new(stream: TcpStream, early: Vec<u8>, place: Place) -> Self {
-        Self { stream: TokioIo::new(stream), early: early.into(), answer: Vec::new(), place }
+    pub(crate) fn new(stream: Stream, early: Vec<u8>, place: Place) -> Self {
+        Self { stream, early: early.into(), answer: Vec::new(), place }
     }
 
     /// The stream, what has been read of it and is not heard yet, the answer that is still to be
     /// written to it, and its place.
-    pub(super) fn into_parts(self) -> (TcpStream, Bytes, Vec<u8>, Place) {
-        (self.stream.into_inner(), self.early, self.answer, self.place)
+    pub(super) fn into_parts(self) -> (Stream, Bytes, Vec<u8>, Place) {
+        (self.stream, self.early, self.answer, self.place)
     }
 
     /// hyper writes the head of an answer in one piece, and nothing after one that upgrades.
@@ -45,10 +65,6 @@ impl Handshake {
         self.answer.extend_from_slice(bytes);
         Poll::Ready(Ok(bytes.len()))
     }
-
-    fn stream(self: Pin<&mut Self>) -> Pin<&mut TokioIo<TcpStream>> {
-        Pin::new(&mut self.get_mut().stream)
-    }
 }
 
 /// Reads a request up to the end of its head, or as far as it goes: hyper takes a buffer of 8 KiB
@@ -56,26 +72,40 @@ impl Handshake {
 ///
 /// # Errors
 /// When the connection is broken.
-pub(crate) async fn read_head(stream: &TcpStream, max_bytes: usize) -> io::Result<Vec<u8>> {
-    let mut head = Vec::new();
-    loop {
-        stream.readable().await?;
-        let before = head.len();
-        match read_some(stream, &mut head) {
-            Ok(0) => return Ok(head),
-            Ok(_) if is_whole(&head, before) || head.len() > max_bytes => return Ok(head),
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error),
-        }
+pub(crate) async fn read_head(wire: &dyn Wire, head: &mut Vec<u8>, max_bytes: usize) -> io::Result<()> {
+    let mut seen = 0;
+    let is_whole = |head: &[u8]| {
+        let before = std::mem::replace(&mut seen, head.len());
+        is_whole(head, before) || head.len() > max_bytes
+    };
+    match read_until(wire, head, is_whole).await {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(()),
+        done => done,
     }
 }
 
-fn read_some(stream: &TcpStream, head: &mut Vec<u8>) -> io::Result<usize> {
+/// Reads on until what has been read is enough.
+///
+/// # Errors
+/// When the connection is broken; `UnexpectedEof` when it ends before.
+pub(super) async fn read_until(
+    wire: &dyn Wire,
+    read: &mut Vec<u8>,
+    mut is_enough: impl FnMut(&[u8]) -> bool,
+) -> io::Result<()> {
+    while !is_enough(read) {
+        if poll_fn(|cx| poll_read_some(wire, cx, read)).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+    Ok(())
+}
+
+fn poll_read_some(wire: &dyn Wire, cx: &mut Context<'_>, read: &mut Vec<u8>) -> Poll<io::Result<usize>> {
     let mut space = [0; 4096];
-    let count = stream.try_read(&mut space)?;
-    head.extend_from_slice(space.get(..count).unwrap_or_default());
-    Ok(count)
+    let count = ready!(wire.poll_read(cx, &mut space))?;
+    read.extend_from_slice(space.get(..count).unwrap_or_default());
+    Poll::Ready(Ok(count))
 }
 
 /// Whether there is an empty line, the last of it beyond what has been looked at; or no request at
@@ -83,7 +113,7 @@ fn read_some(stream: &TcpStream, head: &mut Vec<u8>) -> io::Result<usize> {
 fn is_whole(head: &[u8], before: usize) -> bool {
     let new = head.get(before.saturating_sub(3)..).unwrap_or_default();
     let ends = |end: &[u8]| new.windows(end.len()).any(|part| part == end);
-    !head.first().is_some_and(u8::is_ascii_alphabetic) || ends(b"\n\r\n") || ends(b"\n\n")
+    head.first().is_some_and(|first| !first.is_ascii_alphabetic()) || ends(b"\n\r\n") || ends(b"\n\n")
 }
 
 impl Read for Handshake {
@@ -93,7 +123,12 @@ impl Read for Handshake {
         mut buffer: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
         if self.early.is_empty() {
-            return self.stream().poll_read(cx, buffer);
+            let mut space = [0; 8 * 1024];
+            let most = space.len().min(buffer.remaining());
+            let space = space.get_mut(..most).unwrap_or_default();
+            let count = ready!(self.stream.wire().poll_read(cx, space))?;
+            buffer.put_slice(space.get(..count).unwrap_or_default());
+            return Poll::Ready(Ok(()));
         }
         let most = self.early.len().min(buffer.remaining());
         buffer.put_slice(&self.early.split_to(most));
@@ -102,8 +137,8 @@ impl Read for Handshake {
 }
 
 impl Write for Handshake {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        if self.keeps(bytes) { self.keep(bytes) } else { self.stream().poll_write(cx, bytes) }
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
     }
 
     fn poll_write_vectored(
@@ -113,19 +148,19 @@ impl Write for Handshake {
     ) -> Poll<io::Result<usize>> {
         match pieces.iter().find(|piece| !piece.is_empty()) {
             Some(first) if self.keeps(first) => self.keep(first),
-            _ => self.stream().poll_write_vectored(cx, pieces),
+            _ => self.stream.wire().poll_write(cx, pieces),
         }
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        true
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream().poll_flush(cx)
+        self.stream.wire().poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream().poll_shutdown(cx)
+        self.stream.wire().poll_end(cx)
     }
 }

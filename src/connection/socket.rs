@@ -346,7 +346,7 @@ impl Socket {
             if ready!(self.poll_write(cx)).is_err() {
                 return Poll::Ready(());
             }
-            if self.outbox.wire().end().is_err() {
+            if ready!(self.outbox.wire().poll_end(cx)).is_err() {
                 return Poll::Ready(());
             }
             linger.written = true;
@@ -526,8 +526,8 @@ mod tests {
             Poll::Ready(Ok(pieces.iter().map(|piece| piece.len()).sum()))
         }
 
-        fn end(&self) -> io::Result<()> {
-            Ok(())
+        fn poll_end(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
         }
     }
 

@@ -23,9 +23,10 @@ use crate::clock::Clock;
 use crate::config::LiveLimits;
 use crate::protocol::{ErrorCode, Frame, Problem};
 
-use super::handshake::Handshake;
+use super::handshake::{Handshake, Stream};
 use super::place::Place;
 use super::socket::Socket;
+use super::wire::Bare;
 
 /// The subprotocol that clients may ask for. None is needed; but a browser that asks for one and
 /// is answered none gives up.
@@ -106,12 +107,16 @@ impl Upgrade {
 /// answer to the upgrade is the first thing that is written.
 fn open(upgraded: Upgraded, limits: LiveLimits, clock: Clock) -> Option<(Box<Socket>, Place)> {
     let Ok(parts) = upgraded.downcast::<Handshake>() else {
-        tracing::error!("an upgraded connection is not the TCP stream that it was");
+        tracing::error!("an upgraded connection is not the stream that it was");
         return None;
     };
     let (stream, early, answer, place) = parts.io.into_parts();
     let read_ahead = [parts.read_buf, early].concat();
-    let socket = Box::new(Socket::new(stream, &read_ahead, limits, clock));
+    let socket = Box::new(match stream {
+        Stream::Bare(Bare::Tcp(stream)) => Socket::new(stream, &read_ahead, limits, clock),
+        Stream::Bare(Bare::Unix(stream)) => Socket::new(stream, &read_ahead, limits, clock),
+        Stream::Tls(stream) => Socket::new(*stream, &read_ahead, limits, clock),
+    });
     socket.outbox().push(Frame::whole(answer.into()));
     Some((socket, place))
 }

@@ -246,8 +246,8 @@ mod tests {
             Poll::Pending
         }
 
-        fn end(&self) -> io::Result<()> {
-            Ok(())
+        fn poll_end(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
         }
     }
 

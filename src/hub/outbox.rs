@@ -21,7 +21,8 @@ const PIECES_PER_WRITE: usize = 64;
 /// The transport of one connection, which its own task and the flushers share.
 pub trait Wire: Send + Sync {
     /// Writes as much as goes at once, and says how much. Whoever is told that nothing goes leaves
-    /// it to the connection's task, and waits for nothing.
+    /// it to the connection's task, and waits for nothing. If the wire has taken something that has not
+    /// gone yet, it wakes whoever has polled [`Wire::poll_flush`].
     ///
     /// # Errors
     /// `WouldBlock` when nothing goes; anything else when nothing will ever go.
@@ -39,11 +40,21 @@ pub trait Wire: Send + Sync {
     /// When the connection is broken.
     fn poll_read(&self, cx: &mut Context<'_>, space: &mut [u8]) -> Poll<io::Result<usize>>;
 
-    /// Ends the writing direction: the peer reads what was written, and then the end.
+    /// Writes what the wire has taken and kept. Ready when all has gone, as ever where nothing is kept.
+    /// For the connection's task.
     ///
     /// # Errors
     /// When the connection is broken.
-    fn end(&self) -> io::Result<()>;
+    fn poll_flush(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    /// Ends the writing direction: the peer reads what was written, and then the end. For the
+    /// connection's task.
+    ///
+    /// # Errors
+    /// When the connection is broken.
+    fn poll_end(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 }
 
 /// The frames that wait to be written to one connection, and the wire itself: the only way to it.
@@ -223,7 +234,7 @@ impl<W: Wire + ?Sized> Outbox<W> {
         self.writer.wake();
     }
 
-    /// Writes what waits. Ready when nothing does.
+    /// Writes what waits, here and in the wire. Ready when nothing does.
     ///
     /// # Errors
     /// When the connection is broken.
@@ -233,7 +244,7 @@ impl<W: Wire + ?Sized> Outbox<W> {
             if state.waiting.is_empty() {
                 // An idle connection keeps no queue.
                 state.waiting = VecDeque::new();
-                return Poll::Ready(Ok(()));
+                return self.wire.poll_flush(cx);
             }
             state.drop_expired();
             let mut pieces = [IoSlice::new(&[]); PIECES_PER_WRITE];
@@ -452,8 +463,8 @@ mod tests {
             Poll::Pending
         }
 
-        fn end(&self) -> io::Result<()> {
-            Ok(())
+        fn poll_end(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
         }
     }
 

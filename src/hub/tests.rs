@@ -42,8 +42,8 @@ impl Wire for Arc<Tape> {
         Poll::Pending
     }
 
-    fn end(&self) -> io::Result<()> {
-        Ok(())
+    fn poll_end(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::ArgMatches;
-use wsgate::config::Options;
+use wsgate::config::{ListenAddress, Options};
 
 use super::config::settings;
 use super::println;
@@ -28,8 +28,13 @@ pub(super) struct Arguments {
 /// yes.
 pub(super) async fn run(arguments: Arguments, matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let path = if arguments.live { "live" } else { "ready" };
-    let url = format!("http://{}/health/{path}", reachable(settings(matches)?.options.backend_listen));
-    let client = reqwest::Client::builder().no_proxy().timeout(arguments.timeout).build()?;
+    let client = reqwest::Client::builder().no_proxy().timeout(arguments.timeout);
+    let (client, host) = match settings(matches)?.options.backend_listen {
+        ListenAddress::Tcp(listen) => (client, reachable(listen).to_string()),
+        ListenAddress::Unix(path) => (client.unix_socket(path), "localhost".to_owned()),
+    };
+    let client = client.build()?;
+    let url = format!("http://{host}/health/{path}");
     let response = client.get(&url).send().await.with_context(|| format!("nobody answers at {url}"))?;
     let succeeded = response.status().is_success();
     println(&response.text().await?)?;

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
-use wsgate::config::{Options, Settings, misspelt_variables};
+use wsgate::config::{ListenAddress, Options, Settings, misspelt_variables};
 use wsgate::dev::Dev;
 use wsgate::trace::Tracer;
 use wsgate::{Gateway, Limits, Listeners, Live, Reloaded, Reread, Secret, Stopped};
@@ -60,10 +60,10 @@ pub(super) async fn serve(matches: ArgMatches) -> anyhow::Result<ExitCode> {
     if config.state_file.is_none() {
         tracing::warn!("revocations and blocks end with this process: give --state-file to keep them");
     }
-    let Options { listen, backend_listen, reuse_port, .. } = settings.options;
+    let Options { listen, backend_listen, reuse_port, .. } = &settings.options;
     let inherited = sockets::inherited()?;
-    let hands_over = inherited.is_some() || reuse_port;
-    let listeners = inherited.map_or_else(|| sockets::bind(listen, backend_listen, reuse_port), Ok)?;
+    let hands_over = inherited.is_some() || *reuse_port;
+    let listeners = inherited.map_or_else(|| sockets::bind(listen, backend_listen, *reuse_port), Ok)?;
     let gateway = Gateway::new(config)?;
     let gateway = if hands_over { gateway.handing_over() } else { gateway };
     let reread = reread(matches, settings, gateway.live(), log);
@@ -113,11 +113,15 @@ pub(super) async fn dev(arguments: DevArguments) -> anyhow::Result<ExitCode> {
     if !listen.ip().is_loopback() || !backend_listen.ip().is_loopback() {
         bail!("`wsgate dev` is for this machine only: its tokens are on a page. Listen on 127.0.0.1, or use serve");
     }
-    let listeners = sockets::bind(listen, backend_listen, false)?;
-    let addresses = (listeners.public.local_addr()?, listeners.backend.local_addr()?);
+    let listeners = sockets::bind(&listen.into(), &backend_listen.into(), false)?;
+    let (ListenAddress::Tcp(public), ListenAddress::Tcp(backend)) =
+        (listeners.public.address()?, listeners.backend.address()?)
+    else {
+        bail!("`wsgate dev` listens on addresses only");
+    };
     // It is printed, in a line to paste.
     let api_key = given(API_KEY)?.map(|key| Secret::new(key.reveal().trim_ascii()));
-    let dev = Dev::new(given(JWT_SECRET)?, api_key, addresses)?;
+    let dev = Dev::new(given(JWT_SECRET)?, api_key, (public, backend))?;
     println(&dev.guide())?;
     let mut config = dev.config();
     config.limits = limits;
@@ -129,7 +133,7 @@ pub(super) async fn dev(arguments: DevArguments) -> anyhow::Result<ExitCode> {
 
 /// Serves until it is told to stop, and says how that went.
 async fn run(listeners: Listeners, gateway: Gateway) -> anyhow::Result<ExitCode> {
-    let (public, backend) = (listeners.public.local_addr()?, listeners.backend.local_addr()?);
+    let (public, backend) = (listeners.public.address()?, listeners.backend.address()?);
     let (interrupt, terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let (told, asked) = oneshot::channel();
     tokio::spawn(heed(interrupt, terminate, told));

@@ -5,8 +5,9 @@ use std::net::SocketAddr;
 use anyhow::{Context, bail};
 use listenfd::ListenFd;
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::TcpListener;
-use wsgate::Listeners;
+use tokio::net::{TcpListener, UnixListener};
+use wsgate::config::ListenAddress;
+use wsgate::{Listener, Listeners};
 
 /// Connections that may wait to be accepted; the system has a limit of its own.
 const BACKLOG: i32 = 4096;
@@ -15,7 +16,7 @@ const BACKLOG: i32 = 4096;
 /// in that order if they have no names.
 ///
 /// # Errors
-/// One is missing, or is no TCP socket.
+/// One is missing, or is none to listen on.
 pub(super) fn inherited() -> anyhow::Result<Option<Listeners>> {
     let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
     let mut given = ListenFd::from_env();
@@ -26,11 +27,19 @@ pub(super) fn inherited() -> anyhow::Result<Option<Listeners>> {
         let named = names.split(':').position(|other| other == name);
         // Without names each is called `unknown`, or after its unit.
         let place = if names.split(':').any(|name| matches!(name, "public" | "backend")) { named } else { Some(order) };
-        let socket = place.and_then(|place| given.take_tcp_listener(place).transpose());
-        let socket = socket.with_context(|| format!("the service manager gives no socket called {name}"))?;
-        let socket = socket.with_context(|| format!("the socket called {name} is no listening TCP socket"))?;
+        let missing = || format!("the service manager gives no socket called {name}");
+        let place = place.with_context(missing)?;
+        // One of another kind stays where it is.
+        if let Ok(socket) = given.take_unix_listener(place) {
+            let socket = socket.with_context(missing)?;
+            socket.set_nonblocking(true)?;
+            return anyhow::Ok(Listener::from(UnixListener::from_std(socket)?));
+        }
+        let socket = given.take_tcp_listener(place);
+        let socket = socket.with_context(|| format!("the socket called {name} is none to listen on"))?;
+        let socket = socket.with_context(missing)?;
         socket.set_nonblocking(true)?;
-        anyhow::Ok(TcpListener::from_std(socket)?)
+        Ok(TcpListener::from_std(socket)?.into())
     };
     Ok(Some(Listeners { public: take("public", 0)?, backend: take("backend", 1)? }))
 }
@@ -39,23 +48,29 @@ pub(super) fn inherited() -> anyhow::Result<Option<Listeners>> {
 ///
 /// # Errors
 /// When an address cannot be had.
-pub(super) fn bind(public: SocketAddr, backend: SocketAddr, shared: bool) -> anyhow::Result<Listeners> {
-    if shared && (public.port() == 0 || backend.port() == 0) {
-        bail!("--reuse-port needs ports that are known: with port 0 nobody could share them");
+pub(super) fn bind(public: &ListenAddress, backend: &ListenAddress, shared: bool) -> anyhow::Result<Listeners> {
+    let is_known = |address: &ListenAddress| matches!(address, ListenAddress::Tcp(address) if address.port() != 0);
+    if shared && !(is_known(public) && is_known(backend)) {
+        bail!("--reuse-port needs ports that are known: with port 0, or a Unix socket, nobody could share them");
     }
     Ok(Listeners { public: one(public, shared, "--listen")?, backend: one(backend, shared, "--backend-listen")? })
 }
 
-fn one(address: SocketAddr, shared: bool, option: &str) -> anyhow::Result<TcpListener> {
-    let bind = || {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-        // What is left of connections from before does not matter.
-        socket.set_reuse_address(true)?;
-        socket.set_reuse_port(shared)?;
-        socket.set_nonblocking(true)?;
-        socket.bind(&address.into())?;
-        socket.listen(BACKLOG)?;
-        TcpListener::from_std(socket.into())
+fn one(address: &ListenAddress, shared: bool, option: &str) -> anyhow::Result<Listener> {
+    let bound = match address {
+        ListenAddress::Tcp(address) => tcp(*address, shared).map(Listener::from),
+        ListenAddress::Unix(path) => Listener::unix(path),
     };
-    bind().with_context(|| format!("cannot listen on {address}; choose another address with {option}"))
+    bound.with_context(|| format!("cannot listen on {address}; choose another address with {option}"))
+}
+
+fn tcp(address: SocketAddr, shared: bool) -> std::io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    // What is left of connections from before does not matter.
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(shared)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
 }

@@ -15,6 +15,7 @@ use crate::errand::RECHECK;
 use crate::hub::Hub;
 
 use super::Gateway;
+use super::certificate::Certificate;
 
 /// Lets a gateway that runs go on with another configuration. Nobody is disconnected: whoever is in a room
 /// that is no longer theirs leaves it, and is told.
@@ -23,6 +24,7 @@ pub struct Live(Arc<Inner>);
 
 /// The parts of a gateway that can be replaced, or hear of it.
 pub(super) struct Parts {
+    pub(super) certificate: Option<Certificate>,
     pub(super) keys: ApiKeys,
     pub(super) limits: LiveLimits,
     pub(super) rules: LiveRules,
@@ -45,8 +47,8 @@ impl Live {
         Self(Arc::new(Inner { parts, config: Mutex::new(config), keeping: Mutex::default() }))
     }
 
-    /// Goes on with this: its issuers and their keys, API keys, rules, limits, origins and proxies. All else
-    /// needs another gateway. Rooms in which somebody is keep their size and presence until they are empty.
+    /// Goes on with this: its issuers and their keys, API keys, rules, limits, origins and proxies. The
+    /// files of the certificate are read again. All else needs another gateway. Rooms in which somebody is keep their size and presence until they are empty.
     /// Must be called within the gateway's runtime, since it fetches the issuers' keys anew.
     ///
     /// # Errors
@@ -55,6 +57,9 @@ impl Live {
         let parts = &self.0.parts;
         let mut before = self.0.config.lock();
         Gateway::check(&config)?;
+        if let Some(certificate) = &parts.certificate {
+            certificate.reload()?;
+        }
         parts.keys.replace(config.api_key.as_ref(), &config.api_keys)?;
         parts.authenticator.replace(&config)?;
         parts.limits.set(config.limits.clone());

@@ -16,8 +16,11 @@ export const WSGATE = process.env.WSGATE_BIN ?? `${ROOT}target/debug/wsgate`;
 // Whoever interrupts the tests ends what they have started: see "exit" below.
 for (const signal of ["SIGINT", "SIGTERM"]) process.once(signal, () => process.exit(1));
 
-/** A browser that ends with the test. With `backForwardCache` it keeps pages for the way back, as people's do. */
-export const startBrowser = async (t, { backForwardCache = false } = {}) => {
+/**
+ * A browser that ends with the test. With `backForwardCache` it keeps pages for the way back, as people's
+ * do. It trusts a certificate of a test by the hash of its public key.
+ */
+export const startBrowser = async (t, { backForwardCache = false, trusted } = {}) => {
   const browser = await chromium.launch({
     executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
     ignoreDefaultArgs: backForwardCache ? ["--disable-back-forward-cache"] : [],
@@ -29,6 +32,7 @@ export const startBrowser = async (t, { backForwardCache = false } = {}) => {
       "--disable-background-networking",
       "--disable-component-update",
       "--disable-sync",
+      ...(trusted ? [`--ignore-certificate-errors-spki-list=${trusted}`] : []),
     ],
   });
   t.after(() => browser.close());

@@ -41,6 +41,7 @@ mod openapi; // the description of the API, and the API
 mod origin; // whose pages may connect, and who may try
 mod presence; // who is told that users come and go
 mod providers; // tokens as well-known issuers make them
+mod proxy_protocol; // for whom a proxy has connected
 mod renewal; // tokens that end, and those that replace them
 mod revocation; // tokens, sessions and users that are no longer welcome
 mod rolling; // a new version takes over while the old one drains
@@ -49,7 +50,9 @@ mod rules; // who may do what in which rooms, and why
 mod shutdown; // the gateway goes down
 mod tampering; // no change of a valid token is accepted
 mod targets; // to whom an event goes, for how long, and how often
+mod tls; // the public door under TLS
 #[cfg(feature = "otel")]
 mod tracing; // traces: what is sent to a collector, and what it costs when there is none
 mod tutorial; // examples/tutorial, as its README tells it
+mod unix; // sockets that are files
 mod websocat; // the README's way to try it

@@ -1,6 +1,7 @@
 //! A gateway in one line, and the clients that speak to it.
 
 pub mod backend;
+pub mod certificate;
 mod client;
 #[cfg(feature = "otel")]
 pub mod collector;
@@ -22,7 +23,7 @@ use tokio::task::JoinHandle;
 use wsgate::auth::{Claims, mint};
 use wsgate::config::File;
 use wsgate::hub::Hub;
-use wsgate::{ApiKeys, Clock, Config, Gateway, Limits, Listeners, ManualClock, Reloaded, Secret, Stopped};
+use wsgate::{ApiKeys, Clock, Config, Gateway, Limits, Listener, Listeners, ManualClock, Reloaded, Secret, Stopped};
 
 pub use client::Client;
 pub use raw::{Opcode, Raw, frame, frame_with, upgrade_request};
@@ -49,6 +50,17 @@ pub async fn until(what: &str, mut condition: impl FnMut() -> bool) {
         }
     })
     .await;
+}
+
+/// Waits for an end, and lets time pass meanwhile.
+pub async fn ends_in_time<T>(server: &Server, end: impl Future<Output = T>) -> T {
+    let passing = async {
+        loop {
+            server.pass(Duration::from_secs(1));
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::select! { ended = within_reason("the end", end) => ended, () = passing => unreachable!() }
 }
 
 /// A running gateway, which stops when the test ends.
@@ -96,6 +108,13 @@ impl Server {
 
     /// A gateway with another configuration.
     pub async fn configured(change: impl FnOnce(&mut Config)) -> Self {
+        let public = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = public.local_addr().unwrap();
+        Self { public: address, ..Self::listening(public.into(), change).await }
+    }
+
+    /// A gateway whose clients come this way, as over a Unix socket: `public` is no address then.
+    pub async fn listening(public: Listener, change: impl FnOnce(&mut Config)) -> Self {
         let (clock, time) = Clock::manual();
         let mut config = Config::new(Secret::new(JWT_SECRET), Secret::new(API_KEY));
         config.clock = clock.clone();
@@ -103,11 +122,10 @@ impl Server {
         let limits = config.limits.clone();
         let gateway = Gateway::new(config).unwrap().with_reread(Arc::new(|| Ok(Reloaded::default())));
         let (hub, keys) = (Arc::clone(gateway.hub()), gateway.api_keys());
-        let listeners = Listeners {
-            public: TcpListener::bind("127.0.0.1:0").await.unwrap(),
-            backend: TcpListener::bind("127.0.0.1:0").await.unwrap(),
-        };
-        let (public, backend) = (listeners.public.local_addr().unwrap(), listeners.backend.local_addr().unwrap());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let backend = listener.local_addr().unwrap();
+        let listeners = Listeners { public, backend: listener.into() };
+        let public = SocketAddr::from(([0, 0, 0, 0], 0));
         let (shutdown, asked) = oneshot::channel::<()>();
         let running = tokio::spawn(gateway.run(listeners, async {
             let _dropped_is_asked_too = asked.await;

@@ -5,15 +5,21 @@ use std::net::SocketAddr;
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_websockets::{ClientBuilder, Limits, Message, WebSocketStream};
 
 use super::within_reason;
 
+/// Whatever bytes can go over.
+pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
+
 pub struct Client {
     /// The connection's id, once it is welcome.
     pub id: String,
-    socket: WebSocketStream<TcpStream>,
+    socket: WebSocketStream<Box<dyn Stream>>,
     /// What came while something else was waited for.
     early: VecDeque<String>,
     last_id: u64,
@@ -25,7 +31,8 @@ impl Client {
         Self::dial_on(stream, address, path).await
     }
 
-    pub async fn dial_on(stream: TcpStream, address: SocketAddr, path: &str) -> Self {
+    pub async fn dial_on(stream: impl Stream + 'static, address: SocketAddr, path: &str) -> Self {
+        let stream: Box<dyn Stream> = Box::new(stream);
         let builder = ClientBuilder::new().uri(&format!("ws://{address}{path}")).unwrap();
         let builder = builder.limits(Limits::unlimited());
         let (socket, _) = within_reason("the upgrade", builder.connect_on(stream)).await.unwrap();
