@@ -10,12 +10,11 @@ use axum::Router;
 use axum::extract::Request;
 use axum::response::IntoResponse;
 use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wsgate::config::LiveLimits;
 use wsgate::connection::{Message, Socket, Upgrade};
 use wsgate::protocol::Frame;
-use wsgate::server::{Http, accept};
+use wsgate::server::{Http, Until, accept};
 use wsgate::{Clock, Limits};
 
 const MIB: usize = 1024 * 1024;
@@ -41,7 +40,7 @@ pub async fn run(listener: TcpListener) {
             }
         }
     });
-    accept(listener, Http::public(routes, &limits, clock), tasks, CancellationToken::new()).await;
+    accept(listener, Http::public(routes, &limits, clock), tasks, Until::default()).await;
 }
 
 async fn echo(mut socket: Box<Socket>) {

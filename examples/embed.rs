@@ -38,5 +38,7 @@ async fn main() -> anyhow::Result<()> {
         number += 1;
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
-    Ok(running.await?)
+    let stopped = running.await?;
+    tracing::info!(?stopped, "stopped");
+    Ok(())
 }

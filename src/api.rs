@@ -2,6 +2,7 @@
 
 mod access;
 mod body;
+mod health;
 mod idempotency;
 mod identity;
 mod inquiry;
@@ -22,11 +23,12 @@ use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::Serialize;
+use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::auth::{Authenticator, LiveRules};
+use crate::auth::{Authenticator, LiveRules, SECURITY};
 use crate::backend::Backend;
 use crate::clock::Clock;
 use crate::config::{ApiAction, LiveLimits};
@@ -58,6 +60,8 @@ pub(crate) struct Api {
     pub(crate) clock: Clock,
     /// Reads the configuration again, where there is one to read.
     pub(crate) reread: Option<Reread>,
+    /// Asks the gateway to drain.
+    pub(crate) drain: CancellationToken,
     /// Who is where.
     pub(crate) hub: Arc<Hub>,
     /// Decides who gets in.
@@ -119,7 +123,7 @@ fn with_key() -> OpenApiRouter<Arc<Api>> {
 
 /// The operations that need none: what watches the gateway has no key.
 fn without_key() -> OpenApiRouter<Arc<Api>> {
-    OpenApiRouter::new().routes(routes!(health)).routes(routes!(ready)).routes(routes!(metrics))
+    OpenApiRouter::new().routes(routes!(metrics)).merge(health::operations())
 }
 
 #[derive(Serialize, ToSchema)]
@@ -188,7 +192,9 @@ async fn disconnect(State(api): State<Arc<Api>>, caller: Caller, path: PathName)
     let user: UserId = named("user", path)?;
     caller.user(&user)?;
     let close = Close::new(CloseCode::Kicked, "disconnected by the backend");
-    Ok(json(&Disconnected { disconnected: api.hub.close_user(&user, &close) }))
+    let disconnected = api.hub.close_user(&user, &close);
+    tracing::info!(target: SECURITY, user = ?user.as_str(), disconnected, key = ?caller.name(), "a user was disconnected");
+    Ok(json(&Disconnected { disconnected }))
 }
 
 #[derive(Serialize, ToSchema)]
@@ -232,53 +238,6 @@ async fn leave(
     let told = Told::Left { room: &room, reason: None, temporary: None }.frame();
     let left = members.iter().filter(|member| api.hub.leave(member, &room, Some(told.clone()))).count();
     Ok(json(&TakenOut { left }))
-}
-
-/// Whether the gateway runs.
-#[utoipa::path(get, path = "/health", responses((status = 200, body = String)))]
-async fn health() -> &'static str {
-    "ok\n"
-}
-
-#[derive(Serialize, ToSchema)]
-struct Readiness {
-    ready: bool,
-    issuers: Vec<Keys>,
-}
-
-#[derive(Serialize, ToSchema)]
-#[schema(as = IssuerKeys)]
-struct Keys {
-    issuer: String,
-    /// How many keys of it there are.
-    keys: usize,
-    /// How long ago they were fetched.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    age_seconds: Option<u64>,
-    /// Why they cannot be fetched anew.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    problem: Option<String>,
-}
-
-/// Whether the gateway can do its work: whether it has keys of every issuer.
-///
-/// Keys that cannot be fetched anew still serve for a while, and `problem` says so.
-#[utoipa::path(
-    get,
-    path = "/ready",
-    responses((status = 200, body = Readiness), (status = 503, description = "Keys are missing.", body = Readiness))
-)]
-async fn ready(State(api): State<Arc<Api>>) -> Response {
-    let issuers = api.authenticator.verifier().keys_status().into_iter().map(|(issuer, status)| Keys {
-        issuer,
-        keys: status.keys,
-        age_seconds: status.age.map(|age| age.as_secs()),
-        problem: status.problem,
-    });
-    let issuers: Vec<Keys> = issuers.collect();
-    let ready = issuers.iter().all(|issuer| issuer.keys > 0);
-    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, json(&Readiness { ready, issuers })).into_response()
 }
 
 /// What is counted, as Prometheus reads it.

@@ -17,11 +17,14 @@ mod ticket;
 mod token;
 mod verifier;
 
+/// The target of log events that concern security: who is refused, revoked, sent away or held up.
+pub const SECURITY: &str = "wsgate::security";
+
 pub use attempts::Attempts;
 pub use authenticator::{Authenticator, Credential};
 pub use grants::{Grants, Permission};
 pub use identity::{ANONYMOUS_PREFIX, Authority, Details, Guest, Handles, Identity, MAX_PROFILE_BYTES, profile};
-pub use reason::{Reason, TokenError};
+pub use reason::{Claimed, Reason, TokenError};
 pub use remote::KeysStatus;
 pub use revocation::{Concerned, Revocation, RevocationError, Revocations, Subject};
 pub use rules::{Decision, LiveRules, Rules, Ruling};

@@ -32,7 +32,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::auth::{Attempts, Authenticator, LiveRules, Reason, TokenError};
+use crate::auth::{Attempts, Authenticator, Claimed, LiveRules, Reason, SECURITY, TokenError};
 use crate::backend::Backend;
 use crate::clock::Clock;
 use crate::config::{Config, LiveLimits, Origins};
@@ -219,7 +219,7 @@ impl Door {
     /// Notes a refusal that is not of a token.
     fn count_refusal(&self, reason: &'static str, visitor: &Visitor) {
         self.metrics.refuse(reason);
-        tracing::info!(reason, address = %visitor.address, origin = ?visitor.origin, "a connection was refused");
+        tracing::warn!(target: SECURITY, reason, address = %visitor.address, origin = ?visitor.origin, "a connection was refused");
     }
 
     /// Notes that somebody has not proven who they are, and says how their connection ends. A
@@ -231,7 +231,13 @@ impl Door {
             self.attempts.fail(address);
         }
         // Quoted: what it repeats of a stranger's text must add no line to the log.
-        tracing::info!(reason = reason.as_str(), detail = ?error.detail, ?address, "a token was refused");
+        let Claimed { sub, kid, iss } = error.claimed.as_deref().cloned().unwrap_or_default();
+        let (reason_word, detail) = (reason.as_str(), &error.detail);
+        if reason.is_suspicious() {
+            tracing::warn!(target: SECURITY, reason = reason_word, ?detail, ?address, ?sub, ?kid, ?iss, "a token was refused");
+        } else {
+            tracing::info!(target: SECURITY, reason = reason_word, ?detail, ?address, ?sub, ?kid, ?iss, "a token was refused");
+        }
         let code = match reason {
             Reason::Blocked => CloseCode::Kicked,
             Reason::KeysUnavailable | Reason::TooManyAnonymous => CloseCode::Unavailable,

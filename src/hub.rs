@@ -280,8 +280,10 @@ impl Hub {
 
     /// The end of a connection because the gateway stops, with a time of its own to come back.
     pub fn restarting(&self, id: ConnectionId) -> Close {
+        let limits = self.limits.get();
+        let spread = limits.return_spread.unwrap_or(limits.drain_timeout);
         let mut close = Close::new(CloseCode::Unavailable, "the gateway is restarting");
-        close.retry_after = Some(self.limits.get().return_spread.mul_f64(id.fraction()));
+        close.retry_after = Some(spread.mul_f64(id.fraction()));
         close
     }
 

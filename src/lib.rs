@@ -35,4 +35,4 @@ pub mod trace;
 
 pub use clock::{Clock, ManualClock};
 pub use config::{Config, ConfigError, Limits, Secret};
-pub use server::{ApiKeys, Gateway, Listeners, Live, Reloaded, Reread, run};
+pub use server::{ApiKeys, Gateway, Listeners, Live, Reloaded, Reread, Stopped, run};

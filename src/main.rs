@@ -4,10 +4,14 @@
 mod config;
 #[path = "main/explain.rs"]
 mod explain;
+#[path = "main/health.rs"]
+mod health;
 #[path = "main/log.rs"]
 mod log;
 #[path = "main/serve.rs"]
 mod serve;
+#[path = "main/sockets.rs"]
+mod sockets;
 #[path = "main/token.rs"]
 mod token;
 
@@ -36,6 +40,8 @@ enum Command {
     Dev(Box<serve::DevArguments>),
     /// Print, explain and check the configuration
     Config(config::Arguments),
+    /// Ask a gateway whether it is ready: ends with 0 if so, for whatever looks after a container
+    Health(health::Arguments),
     /// Say whether somebody may join, publish or see the members of a room, and why
     Explain(explain::Arguments),
     /// Make tokens and keys for development, and check tokens
@@ -64,14 +70,15 @@ async fn main() -> ExitCode {
 async fn run(command: Command, matches: ArgMatches) -> anyhow::Result<ExitCode> {
     match command {
         // Its own words come later: when it is known how they are to be written.
-        Command::Serve { .. } => return serve::serve(matches).await.map(|()| ExitCode::SUCCESS),
+        Command::Serve { .. } => return serve::serve(matches).await,
         Command::Config(arguments) => return config::run(&arguments, &matches),
         _ => {}
     }
     let levels = std::env::var("WSGATE_LOG").unwrap_or_else(|_| "info".to_owned());
     log::start(&levels, LogFormat::Text)?;
     match command {
-        Command::Dev(arguments) => serve::dev(*arguments).await.map(|()| ExitCode::SUCCESS),
+        Command::Dev(arguments) => serve::dev(*arguments).await,
+        Command::Health(arguments) => health::run(arguments, &matches).await,
         Command::Explain(arguments) => explain::run(arguments, &matches).await,
         Command::Token(arguments) => token::run(arguments, &matches).await.map(|()| ExitCode::SUCCESS),
         Command::Serve { .. } | Command::Config(_) => Ok(ExitCode::SUCCESS),

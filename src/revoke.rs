@@ -1,6 +1,6 @@
 //! Revokes, and has those connections look at once that may be meant.
 
-use crate::auth::{Authenticator, Concerned, Revocation, RevocationError, Subject};
+use crate::auth::{Authenticator, Concerned, Revocation, RevocationError, SECURITY, Subject};
 use crate::hub::Hub;
 
 /// Adds a revocation; see [`Revocations::add`](crate::auth::Revocations::add). Each connection
@@ -20,6 +20,6 @@ pub(crate) async fn revoke(
     for member in concerned {
         member.wake();
     }
-    tracing::info!(revocation = ?revocation, "revoked");
+    tracing::info!(target: SECURITY, revocation = ?revocation, "revoked");
     Ok(revocation)
 }

@@ -12,10 +12,12 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use axum::Router;
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::{CONNECTION, HeaderValue};
-use axum::middleware::map_response;
+use axum::middleware::{map_response, map_response_with_state};
 use axum::response::Response;
+use futures_util::FutureExt;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -28,7 +30,7 @@ use tower_service::Service;
 
 use crate::api::{self, Api, Idempotency};
 pub use crate::api::{ApiKeys, Reloaded, Reread};
-use crate::auth::{Attempts, Authenticator, LiveRules, Rules};
+use crate::auth::{Attempts, Authenticator, LiveRules, Rules, SECURITY};
 use crate::backend::Backend;
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError, LiveLimits, RoomTraits};
@@ -46,6 +48,8 @@ use live::Parts;
 /// How long to wait after a failed `accept`. At the limit of file descriptors it fails at once
 /// and again, until some connection ends.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
+/// How long a connection has for its request that has come before the gateway stopped accepting.
+const LAST_REQUESTS: Duration = Duration::from_secs(1);
 /// How long an idle connection of a backend is kept, longer than common pools keep theirs.
 const BACKEND_IDLE: Duration = Duration::from_secs(120);
 
@@ -72,6 +76,8 @@ pub struct Gateway {
     live: Live,
     routes: Router,
     reread: Option<Reread>,
+    drain: CancellationToken,
+    hands_over: bool,
 }
 
 impl Gateway {
@@ -108,8 +114,22 @@ impl Gateway {
             hub: Arc::clone(&hub),
         };
         let live = Live::new(config.clone(), parts);
-        let (routes, reread) = (Router::new(), None);
-        Ok(Self { config, hub, authenticator, rules, admission, limits, backend, metrics, keys, live, routes, reread })
+        Ok(Self {
+            config,
+            hub,
+            authenticator,
+            rules,
+            admission,
+            limits,
+            backend,
+            metrics,
+            keys,
+            live,
+            routes: Router::new(),
+            reread: None,
+            drain: CancellationToken::new(),
+            hands_over: false,
+        })
     }
 
     /// Whether a gateway could be made of a configuration, keys and secrets included. Its state file is
@@ -144,6 +164,14 @@ impl Gateway {
         self
     }
 
+    /// Lets another process have the sockets as soon as this one drains: it accepts from the same ones, or on
+    /// the same ports, and is there before this one goes.
+    #[must_use]
+    pub fn handing_over(mut self) -> Self {
+        self.hands_over = true;
+        self
+    }
+
     /// The API keys: they can be replaced while the gateway runs.
     pub fn api_keys(&self) -> ApiKeys {
         self.keys.clone()
@@ -154,15 +182,19 @@ impl Gateway {
         self.live.clone()
     }
 
-    /// Serves until `shutdown` is ready; then stops accepting, tells all clients to come back
-    /// later, and waits for them to end, within the configured time.
-    pub async fn run(self, listeners: Listeners, shutdown: impl Future<Output = ()>) {
+    /// Serves until `shutdown` is ready, or a backend asks for a drain. Then it is not ready any more;
+    /// after the configured delay it accepts no clients, tells all of them to come back later, each at a
+    /// time of its own, and waits for them to end, within the configured time. Backends are served until
+    /// the last client has gone, but on new connections only if nobody else has their socket.
+    pub async fn run(self, listeners: Listeners, shutdown: impl Future<Output = ()>) -> Stopped {
         self.keys.log();
         let (limits, clock, live) = (self.limits.clone(), self.config.clock.clone(), self.live.clone());
         let tasks = TaskTracker::new();
+        let (drain, hands_over) = (self.drain.clone(), self.hands_over);
+        let (of_backends, ending) = (TaskTracker::new(), CancellationToken::new());
         let (stopping, ended) = (CancellationToken::new(), CancellationToken::new());
         // Whoever drops this future instead of asking it to stop stops the accepting all the same.
-        let _stop_on_drop = (stopping.clone().drop_guard(), ended.clone().drop_guard());
+        let _stop_on_drop = (stopping.clone().drop_guard(), ended.clone().drop_guard(), ending.clone().drop_guard());
 
         let workers = Workers::new(&self, &tasks, &stopping);
         let Self { hub, authenticator, rules, backend, metrics, keys, reread, config, .. } = self;
@@ -185,6 +217,7 @@ impl Gateway {
             clock: clock.clone(),
             tracer: tracer.clone(),
             reread,
+            drain: drain.clone(),
             idempotency,
             hub: hub_of_api,
             authenticator,
@@ -194,29 +227,57 @@ impl Gateway {
             inquiries,
             metrics,
         };
-        let backend_door = Http::backend(api::routes(Arc::new(api)), clock.clone());
-        tasks.spawn(accept(listeners.backend, backend_door, tasks.clone(), stopping.clone()));
-        let [first, ..] = hub.flushers() else { return };
+        let backend_door = Http::backend(api::routes(Arc::new(api)), clock.clone(), drain.clone());
+        let until = Until { stopping: if hands_over { &stopping } else { &ending }.clone(), ending: ending.clone() };
+        of_backends.spawn(accept(listeners.backend, backend_door, of_backends.clone(), until));
+        let [first, ..] = hub.flushers() else { return Stopped::Empty };
         let _flushing = AbortOnDropHandle::new(tokio::spawn(flush(Arc::clone(first))));
         let _announcing = AbortOnDropHandle::new(tokio::spawn(announce(Arc::clone(&hub), clock.clone())));
         workers.accept(listeners.public, first);
 
-        shutdown.await;
-        tracing::info!(connections = hub.census().connections, "stopping");
+        tokio::select! { () = shutdown => drain.cancel(), () = drain.cancelled() => {} }
+        let delay = limits.get().drain_delay;
+        tracing::info!(connections = hub.census().connections, ?delay, "draining");
+        clock.sleep_until(clock.now() + delay).await;
         stopping.cancel();
         live.stop();
         hub.close_all();
         tasks.close();
-        if clock.timeout(limits.get().drain_timeout, tasks.wait()).await.is_none() {
-            tracing::warn!(tasks = tasks.len(), "some connections did not end in time");
-        }
+        let limit = limits.get().drain_timeout;
+        let empty = clock.timeout(limit, tasks.wait()).await.is_some();
+        let stopped = if empty { Stopped::Empty } else { Stopped::TimedOut { connections: tasks.len() } };
+        ending.cancel();
+        of_backends.close();
         // Those who have gone last have only now been added to what the backend is to be told.
         all_told.cancel();
-        if clock.timeout(limits.get().drain_timeout, telling).await.is_none() {
-            tracing::warn!("the backend was not told of everything in time");
+        let rest = async { tokio::join!(of_backends.wait(), telling) };
+        if clock.timeout(limit, rest).await.is_none() {
+            tracing::warn!("some requests of backends did not end in time, or the backend was not told of everything");
         }
         tracer.end().await;
+        stopped
     }
+}
+
+/// How a gateway has stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stopped {
+    /// All connections had ended, each with its Close.
+    Empty,
+    /// So many connections had not ended in time.
+    TimedOut {
+        /// The tasks of clients that were left, those that had not proven who they are among them.
+        connections: usize,
+    },
+}
+
+/// Until when connections are accepted, and served.
+#[derive(Debug, Clone, Default)]
+pub struct Until {
+    /// None is accepted any more.
+    pub stopping: CancellationToken,
+    /// Those that there are end as soon as they can.
+    pub ending: CancellationToken,
 }
 
 /// The threads that serve clients. Each has a runtime of its own, accepts from the same socket, and
@@ -286,7 +347,8 @@ impl Workers {
         });
         let routes = connection::routes(door, self.routes.clone());
         let http = Http::public(routes, &self.limits, self.clock.clone()).within(&self.places);
-        self.tasks.spawn(accept(listener, http, self.tasks.clone(), self.stopping.clone()));
+        let until = Until { stopping: self.stopping.clone(), ending: self.stopping.clone() };
+        self.tasks.spawn(accept(listener, http, self.tasks.clone(), until));
     }
 
     /// Starts another thread. What is left on it when `ended` is cancelled ends with it.
@@ -339,9 +401,12 @@ async fn announce(hub: Arc<Hub>, clock: Clock) {
 ///
 /// # Errors
 /// The first setting that cannot be.
-pub async fn run(listeners: Listeners, config: Config, shutdown: impl Future<Output = ()>) -> Result<(), ConfigError> {
-    Gateway::new(config)?.run(listeners, shutdown).await;
-    Ok(())
+pub async fn run(
+    listeners: Listeners,
+    config: Config,
+    shutdown: impl Future<Output = ()>,
+) -> Result<Stopped, ConfigError> {
+    Ok(Gateway::new(config)?.run(listeners, shutdown).await)
 }
 
 /// How HTTP is spoken at one door.
@@ -364,7 +429,8 @@ impl Http {
     }
 
     /// For backends: connections are kept.
-    fn backend(routes: Router, clock: Clock) -> Self {
+    fn backend(routes: Router, clock: Clock, drain: CancellationToken) -> Self {
+        let routes = routes.layer(map_response_with_state(drain, close_when_draining));
         let mut protocol = http1::Builder::new();
         protocol.timer(TokioTimer::new()).header_read_timeout(BACKEND_IDLE);
         Self { routes, protocol, limits: None, places: None, clock }
@@ -398,7 +464,7 @@ impl Http {
                         Ok(head) => early = head,
                         Err(error) => return tracing::debug!(%error, "a connection broke before its request"),
                     },
-                    () = stopping.cancelled() => return,
+                    () = patience(&stopping, &clock) => return,
                 }
             }
             let stream = Handshake::new(stream, early, place);
@@ -418,6 +484,7 @@ impl Http {
     }
 
     async fn answer(self, stream: Handshake, peer: SocketAddr, stopping: CancellationToken) -> hyper::Result<()> {
+        let one_request = self.limits.is_some();
         let routes = self.routes;
         // An axum router is always ready: its `call` needs no `poll_ready` before it.
         let service = service_fn(move |mut request: hyper::Request<Incoming>| {
@@ -427,7 +494,8 @@ impl Http {
         let mut connection = pin!(self.protocol.serve_connection(stream, service).with_upgrades());
         tokio::select! {
             served = connection.as_mut() => served,
-            () = stopping.cancelled() => {
+            // Who has one request only is answered it.
+            () = stopping.cancelled(), if !one_request => {
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }
@@ -453,29 +521,56 @@ async fn close_unless_upgraded(mut response: Response) -> Response {
     response
 }
 
-/// Accepts connections until the gateway stops, each served by a task of its own.
-pub async fn accept(listener: TcpListener, http: Http, tasks: TaskTracker, stopping: CancellationToken) {
+/// Ends the connection of a backend after its answer once the gateway drains: the next request is for
+/// whoever comes after.
+async fn close_when_draining(State(drain): State<CancellationToken>, mut response: Response) -> Response {
+    if drain.is_cancelled() {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+/// Accepts connections until the gateway stops, each served by a task of its own. Those that have come
+/// by then are served too: they would be reset.
+pub async fn accept(listener: TcpListener, http: Http, tasks: TaskTracker, until: Until) {
     loop {
         let accepted = tokio::select! {
             biased;
-            () = stopping.cancelled() => return,
+            () = until.stopping.cancelled() => match listener.accept().now_or_never() {
+                Some(accepted) => accepted,
+                None => return,
+            },
             accepted = listener.accept() => accepted,
         };
         match accepted.and_then(prepare) {
             Ok((stream, peer)) => match http.place() {
                 Some(place) => {
-                    tasks.spawn(http.clone().serve(stream, peer, place, stopping.clone()));
+                    tasks.spawn(http.clone().serve(stream, peer, place, until.ending.clone()));
                 }
                 // To end it at once is all that can be done for nothing.
-                None => tracing::warn!(%peer, "there are too many connections without a token: one was turned away"),
+                None => turned_away(peer),
             },
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
                 tracing::warn!(%error, "no connection could be accepted");
+                if until.stopping.is_cancelled() {
+                    return;
+                }
                 tokio::time::sleep(ACCEPT_RETRY).await;
             }
         }
     }
+}
+
+fn turned_away(peer: SocketAddr) {
+    let reason = "max_unauthenticated";
+    tracing::warn!(target: SECURITY, %peer, reason, "there are too many connections without a token: one was turned away");
+}
+
+/// Whoever has just come when the gateway stops has a moment to say what they want.
+async fn patience(stopping: &CancellationToken, clock: &Clock) {
+    stopping.cancelled().await;
+    clock.sleep_until(clock.now() + LAST_REQUESTS).await;
 }
 
 /// Events are small and must not wait for one another.

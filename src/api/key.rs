@@ -12,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 use parking_lot::RwLock;
 use subtle::{ConditionallySelectable, ConstantTimeEq};
 
+use crate::auth::SECURITY;
 use crate::config::{ApiAction, ApiKey, ConfigError, DEFAULT_NAME, Secret, check_api_keys, usable};
 use crate::protocol::{ErrorCode, Pattern, Problem, RoomName, Target, UserId};
 
@@ -187,7 +188,7 @@ impl Caller {
 
     fn refuse(&self, why: &str) -> Problem {
         let detail = format!("the API key `{}` {why}", self.name());
-        tracing::info!(name = ?self.name(), ends_with = ?self.0.ends_with, ?detail, "an API key was refused");
+        tracing::warn!(target: SECURITY, name = ?self.name(), ends_with = ?self.0.ends_with, ?detail, "an API key was refused");
         Problem::new(ErrorCode::Forbidden, detail)
     }
 }
@@ -207,6 +208,7 @@ pub(super) async fn check_key(State(api): State<Arc<Api>>, mut request: Request,
         return unauthorized("the header `Authorization: Bearer <API key>` is missing").into_response();
     };
     let Some(caller) = api.keys.find(shown) else {
+        tracing::warn!(target: SECURITY, path = ?request.uri().path(), "a wrong API key was refused");
         return unauthorized("the API key is wrong").into_response();
     };
     request.extensions_mut().insert(caller);

@@ -308,6 +308,7 @@ mod tests {
             clock: config.clock,
             tracer: config.tracer,
             reread: None,
+            drain: Default::default(),
         };
         let printed = format!("{:?}", super::super::routes(Arc::new(api)));
         let routes: BTreeSet<&str> =

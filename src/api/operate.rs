@@ -1,4 +1,4 @@
-//! What operators do: have the configuration read again.
+//! What operators do: have the configuration read again, and have the gateway drain; and see how it is.
 
 use std::sync::Arc;
 
@@ -30,7 +30,9 @@ pub struct Reloaded {
 }
 
 pub(super) fn operations() -> OpenApiRouter<Arc<Api>> {
-    OpenApiRouter::new().routes(needs(ApiAction::Operate, routes!(reload)))
+    OpenApiRouter::new()
+        .routes(needs(ApiAction::Operate, routes!(reload)))
+        .routes(needs(ApiAction::Operate, routes!(drain)))
 }
 
 /// Reads the configuration file again, and the keys in files that it names. No connection is dropped.
@@ -46,4 +48,19 @@ async fn reload(State(api): State<Arc<Api>>, caller: Caller) -> Result<Response,
         Ok(reloaded) => Ok(json(&reloaded)),
         Err(why) => Err(Problem::new(ErrorCode::NotReloaded, format!("nothing has changed: {why}"))),
     }
+}
+
+#[derive(Serialize, ToSchema)]
+struct Draining {
+    /// How many connections there are still.
+    connections: usize,
+}
+
+/// Has the gateway drain, as SIGTERM does: it takes no more clients, tells those that there are when to come
+/// back, and ends once they have gone. `/health/ready` and `/metrics` tell how far it is.
+#[utoipa::path(post, path = "/v1/drain", responses((status = 200, body = Draining)))]
+async fn drain(State(api): State<Arc<Api>>, caller: Caller) -> Result<Response, Problem> {
+    caller.everything("all clients")?;
+    api.drain.cancel();
+    Ok(json(&Draining { connections: api.hub.census().connections }))
 }

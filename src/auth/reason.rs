@@ -5,6 +5,8 @@ use std::fmt;
 
 use thiserror::Error;
 
+use super::token::Presented;
+
 /// Why a token, or whatever was shown in its place, is not accepted. The words are for machines and
 /// do not change; `docs/identity.md` lists them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -197,7 +199,7 @@ impl Reason {
     }
 
     pub(super) fn because(self, detail: impl Into<String>) -> TokenError {
-        TokenError { reason: self, detail: detail.into() }
+        TokenError { reason: self, detail: detail.into(), claimed: None }
     }
 }
 
@@ -216,6 +218,28 @@ pub struct TokenError {
     pub reason: Reason,
     /// Why, in words.
     pub detail: String,
+    /// What the token says of itself, where it could be read.
+    pub claimed: Option<Box<Claimed>>,
+}
+
+/// What a token that is refused says of itself: nobody has vouched for it. For operators only.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Claimed {
+    /// Its `sub`.
+    pub sub: Option<String>,
+    /// Its `kid`.
+    pub kid: Option<String>,
+    /// Its `iss`.
+    pub iss: Option<String>,
+}
+
+impl TokenError {
+    /// Notes whose token it is about, by its own word.
+    pub(super) fn of(self, presented: &Presented<'_>) -> Self {
+        let claim = |name| presented.claims.at(name).map(|value| shown(value.as_str().unwrap_or(&value.to_string())));
+        let claimed = Claimed { sub: claim("sub"), kid: presented.kid.as_deref().map(shown), iss: claim("iss") };
+        Self { claimed: Some(Box::new(claimed)), ..self }
+    }
 }
 
 impl From<Reason> for TokenError {

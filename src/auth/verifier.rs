@@ -90,8 +90,11 @@ impl Verifier {
     /// The first reason found not to accept it.
     pub async fn verify(&self, token: &str) -> Result<Identity, TokenError> {
         let presented = Presented::parse(token, self.max_bytes)?;
-        let (issuer, _) = self.authentic(&presented).await?;
-        issuer.identify(&presented, self.clock.unix())
+        let verified = async {
+            let (issuer, _) = self.authentic(&presented).await?;
+            issuer.identify(&presented, self.clock.unix())
+        };
+        verified.await.map_err(|error: TokenError| error.of(&presented))
     }
 
     /// Verifies a token, and says what was found on the way, for whoever has made or configured it.

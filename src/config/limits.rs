@@ -149,10 +149,13 @@ pub struct Limits {
     /// How long a user has to be away from a room with presence before its members are told
     #[arg(long, value_parser = humantime::parse_duration, default_value = "3s")]
     pub presence_delay: Duration,
-    /// Time over which clients are told to spread their return after a shutdown
-    #[arg(long, value_parser = humantime::parse_duration, default_value = "5s")]
-    pub return_spread: Duration,
-    /// Time that a shutdown waits for connections to end
+    /// Time in which a drain says that the gateway is not ready, and serves on: for load balancers to notice
+    #[arg(long, value_parser = humantime::parse_duration, default_value = "0s")]
+    pub drain_delay: Duration,
+    /// Time over which a drain tells clients to spread their return; as long as drain_timeout, if not given
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub return_spread: Option<Duration>,
+    /// Time that a drain waits for connections to end, once they have been told
     #[arg(long, value_parser = humantime::parse_duration, default_value = "10s")]
     pub drain_timeout: Duration,
 }
@@ -201,7 +204,8 @@ impl Limits {
         body_timeout: Duration::from_secs(10),
         max_listed_members: 10_000,
         presence_delay: Duration::from_secs(3),
-        return_spread: Duration::from_secs(5),
+        drain_delay: Duration::ZERO,
+        return_spread: None,
         drain_timeout: Duration::from_secs(10),
     };
 }
@@ -319,7 +323,8 @@ impl Limits {
         between("close_timeout", self.close_timeout, instant, MAX_DURATION)?;
         between("body_timeout", self.body_timeout, instant, MAX_DURATION)?;
         between("presence_delay", self.presence_delay, instant, MAX_DURATION)?;
-        between("return_spread", self.return_spread, Duration::ZERO, MAX_DURATION)?;
+        between("drain_delay", self.drain_delay, Duration::ZERO, MAX_DURATION)?;
+        between("return_spread", self.return_spread.unwrap_or_default(), Duration::ZERO, MAX_DURATION)?;
         between("drain_timeout", self.drain_timeout, instant, MAX_DURATION)
     }
 }

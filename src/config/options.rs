@@ -28,8 +28,7 @@ const COMMON: [&str; 9] = [
 ];
 
 /// Options that take effect only at the start.
-const AT_START: [&str; 7] =
-    ["config", "listen", "backend_listen", "workers", "state_file", "log_format", "max_idempotency_keys"];
+const AT_START: [&str; 7] = ["config", "listen", "backend_listen", "reuse_port", "workers", "state_file", "log_format"];
 
 /// Every option that is one value, or a list of such.
 #[derive(Debug, Clone, PartialEq, Args)]
@@ -46,6 +45,11 @@ pub struct Options {
     /// Where backends connect; it need not face the internet
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8081", help_heading = "Where it listens")]
     pub backend_listen: SocketAddr,
+    /// Let another gateway listen on the same ports (SO_REUSEPORT), so that a new version can come before
+    /// this one drains
+    #[arg(long, value_name = "YES", num_args = 0..=1, require_equals = true, default_value = "false",
+        default_missing_value = "true", action = clap::ArgAction::Set, help_heading = "Where it listens")]
+    pub reuse_port: bool,
     /// Threads that serve clients; as many as there are processors, if not given
     #[arg(long, value_name = "NUMBER", help_heading = "Where it listens")]
     pub workers: Option<NonZeroUsize>,

@@ -13,7 +13,7 @@ use futures_util::future::{BoxFuture, ready};
 use futures_util::{FutureExt, StreamExt, stream};
 use serde_json::value::RawValue;
 
-use crate::auth::{Identity, TokenError};
+use crate::auth::{Identity, SECURITY, TokenError};
 use crate::backend::{self, Event, Verdict};
 use crate::errand::{ERRAND, RECHECK};
 use crate::hub::{Full, Member, Membership};
@@ -205,6 +205,8 @@ impl Session {
         for member in connections.iter().take(excess) {
             let reason = "a newer connection of this user took its place";
             if door.hub.close(member, Close::new(CloseCode::Replaced, reason)) {
+                let user = self.identity.user.as_str();
+                tracing::info!(target: SECURITY, reason = "max_connections_per_user", ?user, "the oldest connection was closed");
                 door.metrics.limit("max_connections_per_user");
             }
         }
@@ -216,6 +218,12 @@ impl Session {
         // It is not to be counted any more.
         drop(self);
         let close = if let Ended::ByUs(close) = ended { Some(close) } else { None };
+        if let Some(close) = close
+            .filter(|close| matches!(close.code, CloseCode::LimitExceeded | CloseCode::BadFrame | CloseCode::TooSlow))
+        {
+            let (code, user) = (close.code.number(), user.as_str());
+            tracing::warn!(target: SECURITY, code, reason = ?close.reason, ?user, "a client was closed");
+        }
         let (code, reason) = (close.map(|close| close.code.number()), close.map(|close| close.reason.to_string()));
         let at = door.clock.unix().as_secs();
         door.backend.tell(|| {

@@ -72,7 +72,7 @@ fn context() -> Context<'static> {
 }
 
 fn limits() -> LiveLimits {
-    LiveLimits::new(Limits { max_rooms: 10, return_spread: Duration::ZERO, ..Limits::DEFAULT })
+    LiveLimits::new(Limits { max_rooms: 10, return_spread: Some(Duration::ZERO), ..Limits::DEFAULT })
 }
 
 fn hub() -> Arc<Hub> {

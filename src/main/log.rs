@@ -1,6 +1,10 @@
 //! The log: lines for people on a terminal, objects for programs elsewhere.
 
+#[path = "throttle.rs"]
+mod throttle;
+
 use std::io::IsTerminal;
+use std::time::Duration;
 
 use anyhow::Context;
 use tracing_subscriber::EnvFilter;
@@ -10,8 +14,16 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, fmt};
 use wsgate::config::LogFormat;
 
+use throttle::Throttle;
+
+/// How often what has been left out is told.
+const REPORT_INTERVAL: Duration = Duration::from_secs(10);
+
 /// The log, whose levels can be changed.
-pub(super) struct Log(Handle<EnvFilter, Registry>);
+pub(super) struct Log {
+    levels: Handle<EnvFilter, Registry>,
+    throttle: Throttle,
+}
 
 /// Starts the log.
 ///
@@ -31,11 +43,25 @@ pub(super) fn start(levels: &str, format: LogFormat) -> anyhow::Result<Log> {
     } else {
         lines.with_ansi(terminal).boxed()
     };
-    tracing_subscriber::registry().with(filter).with(lines).init();
-    Ok(Log(handle))
+    let throttle = Throttle::default();
+    tracing_subscriber::registry().with(filter).with(lines.with_filter(throttle.clone())).init();
+    Ok(Log { levels: handle, throttle })
 }
 
 impl Log {
+    /// Says from time to time what has been left out.
+    pub(super) fn keep_reporting(&self) -> impl Future<Output = ()> + use<> {
+        let throttle = self.throttle.clone();
+        async move {
+            loop {
+                tokio::time::sleep(REPORT_INTERVAL).await;
+                for (count, message) in throttle.take_left_out() {
+                    tracing::warn!(count, like = message, "lines of the log were left out, which came too fast");
+                }
+            }
+        }
+    }
+
     /// Whether levels make sense.
     ///
     /// # Errors
@@ -49,7 +75,7 @@ impl Log {
     /// # Errors
     /// When the levels make no sense.
     pub(super) fn set(&self, levels: &str) -> anyhow::Result<()> {
-        Ok(self.0.reload(filter(levels)?)?)
+        Ok(self.levels.reload(filter(levels)?)?)
     }
 }
 

@@ -2,21 +2,28 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
+use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use clap::ArgMatches;
 use parking_lot::Mutex;
-use tokio::net::TcpListener;
+use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use wsgate::config::{Settings, misspelt_variables};
+use tokio::sync::oneshot;
+use wsgate::config::{Options, Settings, misspelt_variables};
 use wsgate::dev::Dev;
 use wsgate::trace::Tracer;
-use wsgate::{Gateway, Limits, Listeners, Live, Reloaded, Reread, Secret};
+use wsgate::{Gateway, Limits, Listeners, Live, Reloaded, Reread, Secret, Stopped};
 
 use super::config::{API_KEY, JWT_SECRET, given, settings as settings_of};
 use super::log::{self, Log};
-use super::println;
+use super::{println, sockets};
+
+/// How the process ends when some connections did not end in time.
+const LEFT: u8 = 3;
+/// And when it was told to stop a second time: as a shell says it of a program that was interrupted.
+const AT_ONCE: u8 = 130;
 
 /// What `wsgate dev` can be told.
 #[derive(clap::Args)]
@@ -41,9 +48,10 @@ pub(super) struct DevArguments {
 }
 
 /// Serves by the settings that an operator has made.
-pub(super) async fn serve(matches: ArgMatches) -> anyhow::Result<()> {
+pub(super) async fn serve(matches: ArgMatches) -> anyhow::Result<ExitCode> {
     let settings = settings_of(&matches)?;
     let log = log::start(&settings.options.log, settings.options.log_format)?;
+    tokio::spawn(log.keep_reporting());
     for (name, meant) in misspelt_variables() {
         tracing::warn!("{name} is in the environment, and means nothing: is it to be {meant}?");
     }
@@ -52,9 +60,12 @@ pub(super) async fn serve(matches: ArgMatches) -> anyhow::Result<()> {
     if config.state_file.is_none() {
         tracing::warn!("revocations and blocks end with this process: give --state-file to keep them");
     }
-    let (listen, backend_listen) = (settings.options.listen, settings.options.backend_listen);
-    let listeners = listeners(listen, backend_listen).await?;
+    let Options { listen, backend_listen, reuse_port, .. } = settings.options;
+    let inherited = sockets::inherited()?;
+    let hands_over = inherited.is_some() || reuse_port;
+    let listeners = inherited.map_or_else(|| sockets::bind(listen, backend_listen, reuse_port), Ok)?;
     let gateway = Gateway::new(config)?;
+    let gateway = if hands_over { gateway.handing_over() } else { gateway };
     let reread = reread(matches, settings, gateway.live(), log);
     // Asked for now: a signal that nobody has asked for ends the process.
     tokio::spawn(reread_on_hangup(signal(SignalKind::hangup())?, Arc::clone(&reread)));
@@ -87,18 +98,22 @@ fn reread(matches: ArgMatches, settings: Settings, live: Live, log: Log) -> Rere
 async fn reread_on_hangup(mut hangup: Signal, reread: Reread) {
     while hangup.recv().await.is_some() {
         let reread = Arc::clone(&reread);
+        if let Ok(now) = NotifyState::monotonic_usec_now() {
+            notify(&[NotifyState::Reloading, now]);
+        }
         // Files may be on a disk that takes its time. What comes of it is in the log.
         let _logged = tokio::task::spawn_blocking(move || reread()).await;
+        notify(&[NotifyState::Ready]);
     }
 }
 
 /// Serves with all on defaults and with secrets made on the spot.
-pub(super) async fn dev(arguments: DevArguments) -> anyhow::Result<()> {
+pub(super) async fn dev(arguments: DevArguments) -> anyhow::Result<ExitCode> {
     let DevArguments { listen, backend_listen, workers, limits } = arguments;
     if !listen.ip().is_loopback() || !backend_listen.ip().is_loopback() {
         bail!("`wsgate dev` is for this machine only: its tokens are on a page. Listen on 127.0.0.1, or use serve");
     }
-    let listeners = listeners(listen, backend_listen).await?;
+    let listeners = sockets::bind(listen, backend_listen, false)?;
     let addresses = (listeners.public.local_addr()?, listeners.backend.local_addr()?);
     // It is printed, in a line to paste.
     let api_key = given(API_KEY)?.map(|key| Secret::new(key.reveal().trim_ascii()));
@@ -112,27 +127,43 @@ pub(super) async fn dev(arguments: DevArguments) -> anyhow::Result<()> {
     run(listeners, Gateway::new(config)?.with_routes(dev.routes())).await
 }
 
-async fn listeners(public: SocketAddr, backend: SocketAddr) -> anyhow::Result<Listeners> {
-    Ok(Listeners { public: bind(public, "--listen").await?, backend: bind(backend, "--backend-listen").await? })
-}
-
-async fn bind(address: SocketAddr, option: &str) -> anyhow::Result<TcpListener> {
-    let bound = TcpListener::bind(address).await;
-    bound.with_context(|| format!("cannot listen on {address}; choose another address with {option}"))
-}
-
-async fn run(listeners: Listeners, gateway: Gateway) -> anyhow::Result<()> {
+/// Serves until it is told to stop, and says how that went.
+async fn run(listeners: Listeners, gateway: Gateway) -> anyhow::Result<ExitCode> {
     let (public, backend) = (listeners.public.local_addr()?, listeners.backend.local_addr()?);
-    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let (interrupt, terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let (told, asked) = oneshot::channel();
+    tokio::spawn(heed(interrupt, terminate, told));
     tracing::info!(%public, %backend, "listening");
-    let asked = async move {
+    notify(&[NotifyState::Ready]);
+    match gateway.run(listeners, async { drop(asked.await) }).await {
+        Stopped::Empty => {
+            tracing::info!("stopped: all connections have ended");
+            Ok(ExitCode::SUCCESS)
+        }
+        Stopped::TimedOut { connections } => {
+            tracing::warn!(connections, "stopped: some connections did not end in time");
+            Ok(ExitCode::from(LEFT))
+        }
+    }
+}
+
+/// The first signal has the gateway drain, the second ends the process.
+async fn heed(mut interrupt: Signal, mut terminate: Signal, told: oneshot::Sender<()>) {
+    let mut next = async || {
         tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
-        // Whoever asks twice means now.
-        tokio::spawn(async move {
-            tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
-            std::process::exit(130);
-        });
     };
-    gateway.run(listeners, asked).await;
-    Ok(())
+    next().await;
+    notify(&[NotifyState::Stopping]);
+    // If nobody hears it, a backend has asked for the drain before.
+    let _heard = told.send(());
+    next().await;
+    tracing::warn!("stopped at once: told to a second time");
+    std::process::exit(i32::from(AT_ONCE));
+}
+
+/// Tells the service manager, if there is one (sd_notify(3)).
+fn notify(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::warn!(%error, "the service manager could not be told");
+    }
 }

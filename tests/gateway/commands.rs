@@ -9,7 +9,7 @@ use tokio::process::Command;
 use crate::support::issuer::PublishedKeys;
 use crate::support::program::{ANYWHERE, Running, output, wsgate};
 use crate::support::tokens::{Key, TempFile};
-use crate::support::{API_KEY, Client, JWT_SECRET, within_reason};
+use crate::support::{API_KEY, Client, JWT_SECRET, Raw, within_reason};
 
 #[tokio::test]
 async fn serve_refuses_to_start_without_its_secrets_and_says_how_to_make_them() {
@@ -585,4 +585,53 @@ async fn explain_says_yes_or_no_why_and_what_it_would_take() {
     let (succeeded, _, error) =
         output(wsgate(&["explain", "--config", wrong.0.to_str().unwrap(), "--user", "x", "join", "a"])).await;
     assert!(!succeeded && error.contains("rooms[1].pattern (line 4)"), "{error}");
+}
+
+#[tokio::test]
+async fn health_says_whether_a_gateway_is_ready_and_ends_accordingly() {
+    let mut command = wsgate(&["serve"]);
+    command.args(ANYWHERE).env("WSGATE_JWT_SECRET", JWT_SECRET).env("WSGATE_API_KEY", API_KEY);
+    let running = Running::start(command).await;
+    for arguments in [&["health"][..], &["health", "--live"]] {
+        let mut command = wsgate(arguments);
+        command.env("WSGATE_BACKEND_LISTEN", &running.backend);
+        let (succeeded, said, error) = output(command).await;
+        assert!(succeeded && said.contains("true"), "{said}{error}");
+    }
+    let url = format!("http://{}/v1/drain", running.backend);
+    let _alice = running.connect(&token_of("alice").await).await;
+    reqwest::Client::new().post(url).bearer_auth(API_KEY).send().await.unwrap();
+    let (succeeded, said, _) = output(wsgate(&["health", "--backend-listen", &running.backend])).await;
+    assert!(!succeeded && said.contains("it is draining"), "{said}");
+    drop(running);
+    let (succeeded, _, error) = output(wsgate(&["health", "--backend-listen", "127.0.0.1:1"])).await;
+    assert!(!succeeded && error.contains("nobody answers at http://127.0.0.1:1/health/ready"), "{error}");
+}
+
+#[tokio::test]
+async fn a_second_signal_stops_at_once_and_a_time_limit_is_told_by_the_code() {
+    let serve = async |drain: &str| {
+        let mut command = wsgate(&["serve", "--drain-timeout", drain]);
+        command.args(ANYWHERE).env("WSGATE_JWT_SECRET", JWT_SECRET).env("WSGATE_API_KEY", API_KEY);
+        let running = Running::start(command).await;
+        // It never answers the Close.
+        let path = format!("/ws?token={}", token_of("alice").await);
+        let mut deaf = Raw::upgrade(running.public.parse().unwrap(), &path).await;
+        deaf.text().await;
+        let id = running.child.id().unwrap().to_string();
+        assert!(Command::new("kill").arg(&id).status().await.unwrap().success());
+        assert!(deaf.text().await.contains("closing"));
+        (running, deaf, id)
+    };
+    let (mut running, _deaf, id) = serve("1h").await;
+    assert!(Command::new("kill").arg(&id).status().await.unwrap().success());
+    assert_eq!(within_reason("the end", running.child.wait()).await.unwrap().code(), Some(130));
+    let (mut running, _deaf, _) = serve("1ms").await;
+    assert_eq!(within_reason("the end", running.child.wait()).await.unwrap().code(), Some(3));
+}
+
+async fn token_of(user: &str) -> String {
+    let mut command = wsgate(&["token", "--sub", user]);
+    command.env("WSGATE_JWT_SECRET", JWT_SECRET);
+    output(command).await.1.trim().to_owned()
 }

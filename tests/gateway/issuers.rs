@@ -52,7 +52,7 @@ fn has_failed(keys: &Value) -> bool {
 }
 
 async fn ready(server: &Server) -> (u16, Value) {
-    let (status, mut answer) = server.api("GET", "/ready", "").await;
+    let (status, mut answer) = server.api("GET", "/health/ready", "").await;
     (status, answer["issuers"][0].take())
 }
 

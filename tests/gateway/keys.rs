@@ -30,7 +30,7 @@ async fn limited(allow: &[&str], rooms: &[&str]) -> Server {
 }
 
 /// Every operation that needs an action: the action, the request, and a pattern that is enough for it.
-const OPERATIONS: [(&str, &str, &str, &str, &str); 28] = [
+const OPERATIONS: [(&str, &str, &str, &str, &str); 29] = [
     ("publish", "POST", "/v1/publish", r#"{"to":{"room":"chat:1"},"event":"e"}"#, "chat:*"),
     ("publish", "POST", "/v1/publish", r#"{"to":{"users":["alice","alba"]},"event":"e"}"#, "user:al*"),
     ("publish", "POST", "/v1/publish", r#"{"to":{"all":true},"event":"e"}"#, "*"),
@@ -59,6 +59,7 @@ const OPERATIONS: [(&str, &str, &str, &str, &str); 28] = [
     ("revoke", "POST", "/v1/users/alice/block", "", "user:alice"),
     ("revoke", "POST", "/v1/users/alice/unblock", "", "user:alice"),
     ("operate", "POST", "/v1/reload", "", "*"),
+    ("operate", "POST", "/v1/drain", "", "*"),
 ];
 
 #[tokio::test]

@@ -36,12 +36,14 @@ mod keys; // API keys: what each may do, and where
 mod limits; // how many, of whom, how fast
 mod liveness; // peers that fall silent
 mod load; // many publishers at once: order and completeness
+mod logs; // what operators read
 mod openapi; // the description of the API, and the API
 mod origin; // whose pages may connect, and who may try
 mod presence; // who is told that users come and go
 mod providers; // tokens as well-known issuers make them
 mod renewal; // tokens that end, and those that replace them
 mod revocation; // tokens, sessions and users that are no longer welcome
+mod rolling; // a new version takes over while the old one drains
 mod rooms; // join, leave, publish: who gets what
 mod rules; // who may do what in which rooms, and why
 mod shutdown; // the gateway goes down

@@ -27,6 +27,9 @@ async fn what_is_described_is_there_and_no_other_method_is() {
     assert!(operations.len() > 10, "{operations:?}");
     for (path, described) in operations {
         for method in ["GET", "POST", "PUT", "PATCH", "DELETE"] {
+            if (method, &*path) == ("POST", "/v1/drain") {
+                continue; // The gateway would go: shutdown.rs has that.
+            }
             let path = path.replace("{user}", "alice").replace("{room}", "chat:1").replace("{id}", "7");
             let url = format!("http://{}{path}", server.backend);
             let method: Method = method.parse().unwrap();

@@ -1,9 +1,10 @@
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::net::TcpStream;
+use wsgate::Stopped;
 
-use crate::support::{Opcode, Raw, Server, frame, until};
+use crate::support::{Opcode, Raw, Server, frame, until, upgrade_request, within_reason};
 
 #[tokio::test]
 async fn all_clients_are_told_to_come_back_each_at_a_time_of_its_own() {
@@ -19,7 +20,7 @@ async fn all_clients_are_told_to_come_back_each_at_a_time_of_its_own() {
         let closing = client.receive().await;
         assert_eq!((&closing["code"], &closing["retry"]), (&json!(4503), &json!("yes")));
         let delay = closing["retry_after_ms"].as_u64().unwrap();
-        assert!(delay <= 5000);
+        assert!(delay <= 10_000, "as long as the drain may take");
         delays.push(delay);
         assert_eq!(client.next().await.unwrap_err().0, 4503);
     }
@@ -27,7 +28,7 @@ async fn all_clients_are_told_to_come_back_each_at_a_time_of_its_own() {
     delays.dedup();
     assert!(delays.len() > 10, "spread out: {delays:?}");
     drop((clients, unproven));
-    server.stopped().await;
+    assert_eq!(server.stopped().await, Stopped::Empty);
     assert!(TcpStream::connect(server.public).await.is_err(), "nobody listens any more");
     assert_eq!(server.hub.census(), Default::default());
 }
@@ -62,6 +63,86 @@ async fn clients_that_do_not_go_do_not_hold_it_up_for_ever() {
         server.is_stopped()
     })
     .await;
-    server.stopped().await;
+    assert_eq!(server.stopped().await, Stopped::Empty, "its time to close has passed before");
     assert!(TcpStream::connect(server.public).await.is_err(), "nobody listens any more");
 }
+
+#[tokio::test]
+async fn a_drain_ends_at_its_limit_and_says_how_many_were_left() {
+    let mut server = Server::with(|limits| limits.drain_timeout = Duration::from_secs(2)).await;
+    let token = server.token("alice", json!({}));
+    let mut deaf = Raw::upgrade(server.public, &format!("/ws?token={token}")).await;
+    deaf.text().await;
+    server.ask_to_stop();
+    until("the drain", || server.hub.census().connections == 0).await;
+    assert!(deaf.text().await.contains("closing"));
+    server.pass(Duration::from_secs(2));
+    assert_eq!(server.stopped().await, Stopped::TimedOut { connections: 1 });
+}
+
+/// What `/health/ready` says, on a connection of its own.
+async fn readiness(server: &Server) -> (u16, Value) {
+    let response = within_reason("an answer", reqwest::get(format!("http://{}/health/ready", server.backend))).await;
+    let response = response.unwrap();
+    (response.status().as_u16(), response.json().await.unwrap())
+}
+
+#[tokio::test]
+async fn a_drain_is_seen_first_and_then_it_takes_no_more_clients_but_serves_backends_to_the_end() {
+    let mut server = Server::with(|limits| limits.drain_delay = Duration::from_secs(20)).await;
+    let mut alice = server.connect("alice", json!({})).await;
+    let (status, ready) = readiness(&server).await;
+    assert_eq!((status, &ready["ready"], &ready["connections"]), (200, &json!(true), &json!(1)), "{ready}");
+    let (status, answer) = server.api("POST", "/v1/drain", "").await;
+    assert_eq!((status, answer), (200, json!({"connections": 1})));
+    let (status, ready) = readiness(&server).await;
+    let reasons = json!(["it is draining, and takes no more clients"]);
+    assert_eq!((status, &ready["ready"], &ready["reasons"]), (503, &json!(false), &reasons));
+    let mut bob = server.connect("bob", json!({})).await;
+    assert_eq!(server.api("POST", "/v1/drain", "").await.0, 200, "once is as good as twice");
+
+    server.pass(Duration::from_secs(20));
+    for client in [&mut alice, &mut bob] {
+        assert_eq!(client.closed().await.0, 4503);
+    }
+    until("nobody to listen", || std::net::TcpStream::connect(server.public).is_err()).await;
+    assert_eq!(readiness(&server).await.0, 503, "alice has not ended TCP yet");
+    assert_eq!(server.publish(json!({"to": {"all": true}, "event": "e"})).await, 0);
+    drop((alice, bob));
+    assert_eq!(server.stopped().await, Stopped::Empty);
+    assert!(TcpStream::connect(server.backend).await.is_err(), "nor do they listen to backends");
+}
+
+#[tokio::test]
+async fn who_has_connected_before_a_drain_and_asks_now_is_answered_too() {
+    let mut server = Server::start().await;
+    let mut late = Raw::open(server.public).await;
+    let _alice = server.connect("alice", json!({})).await;
+    server.ask_to_stop();
+    until("the drain", || server.hub.census().connections == 0).await;
+    let path = format!("/ws?token={}", server.token("bob", json!({})));
+    late.send(&upgrade_request(&path)).await;
+    assert!(late.head().await.starts_with("HTTP/1.1 101 "));
+    assert!(late.text().await.contains("retry_after_ms"));
+    assert_eq!(late.close_code().await, 4503);
+}
+
+#[tokio::test]
+async fn a_backend_that_keeps_its_connection_is_told_to_take_another_one() {
+    let mut server = Server::start().await;
+    let alice = server.connect("alice", json!({})).await;
+    let mut kept = Raw::open(server.backend).await;
+    let request = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n";
+    kept.send(request).await;
+    assert!(!kept.head().await.contains("connection: close"));
+    server.ask_to_stop();
+    until("the drain", || server.hub.census().connections == 0).await;
+    assert_eq!(kept.bytes(BODY.len()).await, BODY.as_bytes());
+    kept.send(request).await;
+    assert!(kept.head().await.contains("connection: close"));
+    assert_eq!(kept.end().await, BODY.as_bytes());
+    drop(alice);
+    server.stopped().await;
+}
+
+const BODY: &str = concat!(r#"{"live":true,"version":""#, env!("CARGO_PKG_VERSION"), r#""}"#);

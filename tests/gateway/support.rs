@@ -22,7 +22,7 @@ use tokio::task::JoinHandle;
 use wsgate::auth::{Claims, mint};
 use wsgate::config::File;
 use wsgate::hub::Hub;
-use wsgate::{ApiKeys, Clock, Config, Gateway, Limits, Listeners, ManualClock, Reloaded, Secret};
+use wsgate::{ApiKeys, Clock, Config, Gateway, Limits, Listeners, ManualClock, Reloaded, Secret, Stopped};
 
 pub use client::Client;
 pub use raw::{Opcode, Raw, frame, frame_with, upgrade_request};
@@ -63,7 +63,7 @@ pub struct Server {
     clock: Clock,
     time: ManualClock,
     shutdown: Option<oneshot::Sender<()>>,
-    running: Option<JoinHandle<()>>,
+    running: Option<JoinHandle<Stopped>>,
 }
 
 impl Server {
@@ -232,8 +232,8 @@ impl Server {
         self.running.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
-    /// Waits until it has.
-    pub async fn stopped(&mut self) {
-        within_reason("the gateway to stop", self.running.take().unwrap()).await.unwrap();
+    /// Waits until it has, and says how.
+    pub async fn stopped(&mut self) -> Stopped {
+        within_reason("the gateway to stop", self.running.take().unwrap()).await.unwrap()
     }
 }

@@ -27,7 +27,13 @@ pub struct Running {
 impl Running {
     /// Waits until it says where it listens.
     pub async fn start(mut command: Command) -> Self {
-        let mut child = command.stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        command.stdout(Stdio::piped());
+        Self::of(command).await
+    }
+
+    /// The same, whatever it writes elsewhere than into its log.
+    pub async fn of(mut command: Command) -> Self {
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
         let line = within_reason("the gateway to listen", async {
             loop {

@@ -69,6 +69,13 @@ impl Raw {
         String::from_utf8(head).unwrap()
     }
 
+    /// Reads so many bytes.
+    pub async fn bytes(&mut self, count: usize) -> Vec<u8> {
+        let mut bytes = vec![0; count];
+        within_reason("bytes", self.stream.read_exact(&mut bytes)).await.unwrap();
+        bytes
+    }
+
     /// Reads a frame: its first byte, and its payload.
     pub async fn frame(&mut self) -> (u8, Vec<u8>) {
         within_reason("a frame", async {
