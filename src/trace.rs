@@ -19,3 +19,17 @@ use span as chosen;
 
 pub(crate) use chosen::{Called, FanOut, FanOuts, Left};
 pub use chosen::{Served, Trace, Tracer};
+
+/// Whether the environment says that traces are sent, and where.
+fn are_wanted() -> bool {
+    let endpoint = variable(["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"]);
+    let disabled = variable(["OTEL_SDK_DISABLED"]).is_some_and(|(_, value)| value.eq_ignore_ascii_case("true"));
+    let exported = variable(["OTEL_TRACES_EXPORTER"]).is_none_or(|(_, value)| value != "none");
+    endpoint.is_some() && exported && !disabled
+}
+
+/// The first of some variables that is set, and its value.
+fn variable<const N: usize>(names: [&'static str; N]) -> Option<(&'static str, String)> {
+    let value = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+    names.into_iter().find_map(|name| Some((name, value(name)?.to_string_lossy().into_owned())))
+}

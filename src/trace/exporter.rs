@@ -12,6 +12,7 @@ use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider, SpanData, SpanExpor
 use parking_lot::Mutex;
 
 use super::span::Tracer;
+use super::{are_wanted, variable};
 
 /// The most that a stop waits for the last spans to go out. Not on the gateway's clock: the thread
 /// that sends them knows of none.
@@ -32,14 +33,10 @@ impl Tracer {
     /// # Errors
     /// What is wrong with a variable.
     pub fn from_env() -> Result<Self, String> {
-        let protocol = first(["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"]);
-        let endpoint = first(["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"]);
-        let disabled = first(["OTEL_SDK_DISABLED"]).is_some_and(|(_, value)| value.eq_ignore_ascii_case("true"));
-        let exported = first(["OTEL_TRACES_EXPORTER"]).is_none_or(|(_, value)| value != "none");
-        if disabled || !exported || endpoint.is_none() {
+        if !are_wanted() {
             return Ok(Self::default());
         }
-        match protocol {
+        match variable(["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"]) {
             Some((name, value)) if value != "http/protobuf" => {
                 Err(format!("{name} is {value:?}, but traces are sent by \"http/protobuf\" only"))
             }
@@ -81,12 +78,6 @@ impl Tracer {
             Err(error) => tracing::error!(%error, "the last traces could not be sent"),
         }
     }
-}
-
-/// The first of some variables that is set, and its value.
-fn first<const N: usize>(names: [&'static str; N]) -> Option<(&'static str, String)> {
-    let value = |name| std::env::var_os(name).filter(|value| !value.is_empty());
-    names.into_iter().find_map(|name| Some((name, value(name)?.to_string_lossy().into_owned())))
 }
 
 /// Who this is, for a collector that hears from many.

@@ -33,8 +33,7 @@ impl Tracer {
     /// # Errors
     /// None.
     pub fn from_env() -> Result<Self, String> {
-        let asked_for = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-        if asked_for("OTEL_EXPORTER_OTLP_ENDPOINT") || asked_for("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") {
+        if super::are_wanted() {
             tracing::warn!("there is an endpoint for traces, but this build has none: it needs the feature `otel`");
         }
         Ok(Self(()))

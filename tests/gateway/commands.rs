@@ -763,6 +763,21 @@ async fn a_second_signal_stops_at_once_and_a_time_limit_is_told_by_the_code() {
     assert_eq!(within_reason("the end", running.child.wait()).await.unwrap().code(), Some(3));
 }
 
+#[cfg(not(feature = "otel"))]
+#[tokio::test]
+async fn a_build_without_traces_says_so_where_they_are_wanted() {
+    let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    for (exporter, says_so) in [("otlp", true), ("none", false)] {
+        // It ends as soon as it has said so.
+        let mut command = wsgate(&["serve", "--listen", &address]);
+        command.env("WSGATE_JWT_SECRET", JWT_SECRET).env("WSGATE_API_KEY", API_KEY);
+        command.env("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1").env("OTEL_TRACES_EXPORTER", exporter);
+        let (_, _, log) = output(command).await;
+        assert_eq!(log.contains("it needs the feature `otel`"), says_so, "{log}");
+    }
+}
+
 async fn token_of(user: &str) -> String {
     let mut command = wsgate(&["token", "--sub", user]);
     command.env("WSGATE_JWT_SECRET", JWT_SECRET);
