@@ -243,7 +243,8 @@ impl Metrics {
             set(gauge, now as u64);
         }
         // Issuers may have been taken out of the configuration.
-        (self.keys.clear(), self.key_ages.clear());
+        self.keys.clear();
+        self.key_ages.clear();
         for (issuer, keys, age) in &now.issuers {
             let label = [("issuer", issuer.clone())];
             set(&self.keys.get_or_create(&label), *keys as u64);

@@ -80,7 +80,7 @@ pub struct Options {
     /// A file with the key of backends, in place of the variable WSGATE_API_KEY
     #[arg(long, value_name = "FILE", help_heading = "Who may connect")]
     pub api_key_file: Option<PathBuf>,
-    /// An origin whose pages may connect, as https://app.example.com or https://*.example.com;
+    /// An origin whose pages may connect, as `https://app.example.com` or `https://*.example.com`;
     /// repeatable. Without any, only pages of the gateway's own host
     #[arg(long, value_name = "ORIGIN", value_delimiter = ',', help_heading = "Who may connect")]
     pub allow_origin: Vec<OriginPattern>,

@@ -271,7 +271,7 @@ async fn sighup_replaces_the_keys_unless_something_is_wrong_and_no_key_is_ever_i
     assert_eq!(status(&backend, first, "/v1/rooms/chat:1").await, 200);
     assert_eq!(status(&backend, first, "/v1/rooms/news").await, 403);
     let line = running.says("an API key was refused").await;
-    assert!(line.contains("INFO") && line.contains("\"reader\"") && line.contains("\"1111\""), "{line}");
+    assert!(line.contains("WARN") && line.contains("\"reader\"") && line.contains("\"1111\""), "{line}");
     assert_eq!(status(&backend, unknown, "/v1/rooms/news").await, 401);
 
     std::fs::write(&of_file.0, second).unwrap();

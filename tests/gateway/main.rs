@@ -37,6 +37,7 @@ mod limits; // how many, of whom, how fast
 mod liveness; // peers that fall silent
 mod load; // many publishers at once: order and completeness
 mod logs; // what operators read
+mod metrics; // what operators count
 mod openapi; // the description of the API, and the API
 mod origin; // whose pages may connect, and who may try
 mod presence; // who is told that users come and go
