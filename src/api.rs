@@ -40,6 +40,7 @@ use crate::protocol::{
     Bounds, Close, CloseCode, ConnectionId, ErrorCode, PresentUser, Problem, Refusal, Response as Told, RoomName,
     RoomRequest, UserId,
 };
+use crate::trace::{Trace, Tracer};
 
 pub(crate) use idempotency::Idempotency;
 pub use key::ApiKeys;
@@ -71,6 +72,8 @@ pub(crate) struct Api {
     pub(crate) backend: Arc<Backend>,
     /// What is to be asked of live connections.
     pub(crate) errands: Arc<Errands>,
+    /// Makes spans of requests.
+    pub(crate) tracer: Tracer,
     /// Events that are not to be published twice.
     pub(crate) idempotency: Idempotency,
     /// What backends ask of clients.
@@ -253,6 +256,19 @@ impl Api {
     fn bounds(&self) -> Bounds {
         let limits = self.limits.get();
         Bounds { max_depth: limits.max_depth, max_targets: limits.max_targets }
+    }
+
+    /// Answers a request as a span of the trace that its headers name, or of one of its own.
+    async fn traced(
+        &self,
+        name: &'static str,
+        request: Request,
+        answer: impl AsyncFnOnce(Request, Trace) -> Result<Response, Problem>,
+    ) -> Response {
+        let span = self.tracer.serve(name, request.headers());
+        let answer = answer(request, span.trace()).await.into_response();
+        span.answered(answer.status().as_u16());
+        answer
     }
 
     /// Reads a body whole, within limits of size and time. What it says it is does not matter:

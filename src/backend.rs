@@ -20,6 +20,7 @@ use crate::clock::Clock;
 use crate::config::{self, ConfigError, WhenDown};
 use crate::metrics::{Metrics, Question};
 use crate::protocol::{ConnectionId, EventName, RoomName, UserId};
+use crate::trace::Tracer;
 
 pub use events::Event;
 use events::Events;
@@ -148,11 +149,17 @@ impl Backend {
     ///
     /// # Errors
     /// The setting that cannot be.
-    pub fn new(config: Option<&config::Backend>, clock: &Clock, metrics: &Arc<Metrics>) -> Result<Self, ConfigError> {
+    pub fn new(
+        config: Option<&config::Backend>,
+        clock: &Clock,
+        metrics: &Arc<Metrics>,
+        tracer: &Tracer,
+    ) -> Result<Self, ConfigError> {
         let written = config.cloned().unwrap_or_default();
         let secret = written.read_secret()?;
         let link = |kind, url: &Option<String>, timeout| {
-            let link = |url: &String| Link::new(kind, url, timeout, &written, secret.as_ref(), (clock, metrics));
+            let link =
+                |url: &String| Link::new(kind, url, timeout, &written, secret.as_ref(), (clock, metrics, tracer));
             url.as_ref().map(link).transpose()
         };
         let events = link(Question::Events, &written.events_url, written.call_timeout)?;

@@ -27,6 +27,7 @@ use serde::{Deserialize, Deserializer};
 use thiserror::Error;
 
 use crate::clock::Clock;
+use crate::trace::Tracer;
 
 pub use api_key::{ApiAction, ApiKey, MIN_API_KEY_BYTES};
 pub(crate) use api_key::{DEFAULT_NAME, check_api_keys, usable};
@@ -81,6 +82,8 @@ pub struct Config {
     /// Threads that serve connections, the one that the gateway is run on included. Each of the
     /// others has a runtime of its own: a connection stays on the thread that accepted it.
     pub workers: NonZeroUsize,
+    /// Where traces of requests are sent; nowhere, if nothing else is said.
+    pub tracer: Tracer,
 }
 
 /// What connections without a token may do.
@@ -194,6 +197,7 @@ impl Config {
             limits: Limits::DEFAULT,
             clock: Clock::system(),
             workers: NonZeroUsize::MIN,
+            tracer: Tracer::default(),
         }
     }
 

@@ -13,6 +13,7 @@ use utoipa::ToSchema;
 
 use crate::hub::Member;
 use crate::protocol::{ConnectionId, EventName, InquiryId, Response, UserId, Wait};
+use crate::trace::Trace;
 
 /// Inquiries under way at once.
 const MAX_INQUIRIES: usize = 1000;
@@ -103,17 +104,21 @@ impl Inquiries {
         event: &EventName,
         data: &RawValue,
         wait: Wait,
+        trace: &Trace,
     ) -> Result<Asking, AskError> {
         let (id, done) = (InquiryId::random()?, Arc::<Notify>::default());
         self.open(id, &members, wait, &done)?;
         let asking = Asking { inquiries: Arc::clone(self), id, members, done };
         let frame = Response::Event { room: None, event, from: None, data, reply_to: Some(id) }.frame();
+        let (fan_out, mut lost) = (trace.by_name(), 0);
         for member in &asking.members {
             // Whoever has left before it was entered above is not told of again.
-            if !member.outbox().push(frame.clone()) || member.has_left() {
+            if !member.outbox().push_traced(frame.clone(), None, &fan_out) || member.has_left() {
                 self.lose(member.id());
+                lost += 1;
             }
         }
+        fan_out.done(asking.members.len() - lost, frame.len());
         Ok(asking)
     }
 

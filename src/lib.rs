@@ -13,7 +13,7 @@
 //! connection api  the two doors, which do not know each other
 //! revoke errand inquiry   what both do
 //! hub  auth       who is where and fan-out · token, identity, may it?
-//! protocol  config  metrics
+//! protocol  config  metrics  trace
 //! clock
 //! ```
 
@@ -31,6 +31,7 @@ pub mod metrics;
 pub mod protocol;
 mod revoke;
 pub mod server;
+pub mod trace;
 
 pub use clock::{Clock, ManualClock};
 pub use config::{Config, ConfigError, Limits, Secret};

@@ -33,13 +33,17 @@ pub enum Question {
 }
 
 impl Question {
-    fn label(self) -> (&'static str, &'static str) {
-        let kind = match self {
+    /// In a word.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
             Self::Access => "access",
             Self::Call => "call",
             Self::Events => "events",
-        };
-        ("kind", kind)
+        }
+    }
+
+    fn label(self) -> (&'static str, &'static str) {
+        ("kind", self.name())
     }
 }
 

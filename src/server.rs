@@ -106,7 +106,7 @@ impl Gateway {
         let authenticator = Arc::new(Authenticator::new(&config, &limits)?);
         let admission = Arc::new(ArcSwap::from_pointee(Admission::of(&config)));
         let metrics = Arc::default();
-        let backend = Arc::new(Backend::new(config.backend.as_ref(), &config.clock, &metrics)?);
+        let backend = Arc::new(Backend::new(config.backend.as_ref(), &config.clock, &metrics, &config.tracer)?);
         let certificate = config.tls.as_ref().map(Certificate::read).transpose()?;
         let parts = Parts {
             certificate: certificate.clone(),
@@ -148,7 +148,7 @@ impl Gateway {
         ApiKeys::new(config.api_key.as_ref(), &config.api_keys)?;
         Authenticator::check(config)?;
         config.tls.as_ref().map(server_config).transpose()?;
-        Backend::new(config.backend.as_ref(), &config.clock, &Arc::default()).map(drop)
+        Backend::new(config.backend.as_ref(), &config.clock, &Arc::default(), &config.tracer).map(drop)
     }
 
     /// The hub: a program that runs the gateway inside itself publishes through it.
@@ -204,7 +204,8 @@ impl Gateway {
         let _stop_on_drop = (stopping.clone().drop_guard(), ended.clone().drop_guard(), ending.clone().drop_guard());
 
         let workers = Workers::new(&self, &tasks, &stopping);
-        let Self { hub, authenticator, rules, backend, metrics, certificate, keys, reread, .. } = self;
+        let Self { hub, authenticator, rules, backend, metrics, certificate, keys, reread, config, .. } = self;
+        let tracer = config.tracer;
         let all_told = CancellationToken::new();
         let telling = tokio::spawn(Arc::clone(&backend).keep_telling(all_told.clone()));
         let telling = AbortOnDropHandle::new(telling);
@@ -223,6 +224,7 @@ impl Gateway {
             keys,
             limits: limits.clone(),
             clock: clock.clone(),
+            tracer: tracer.clone(),
             reread,
             drain: drain.clone(),
             idempotency,
@@ -261,6 +263,7 @@ impl Gateway {
         if clock.timeout(limit, rest).await.is_none() {
             tracing::warn!("some requests of backends did not end in time, or the backend was not told of everything");
         }
+        tracer.end().await;
         stopped
     }
 }

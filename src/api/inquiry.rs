@@ -8,6 +8,7 @@ use axum::response::Response;
 use crate::hub::Member;
 use crate::inquiry::{Answers, AskError};
 use crate::protocol::{Asked, ErrorCode, InquiryRequest, Problem, Refusal};
+use crate::trace::Trace;
 
 use super::body::InquiryBody;
 use super::key::Caller;
@@ -20,21 +21,20 @@ use super::{Api, json, text};
     request_body = InquiryBody,
     responses((status = 200, body = Answers), (status = 503))
 )]
-pub(super) async fn request(
-    State(api): State<Arc<Api>>,
-    caller: Caller,
-    request: Request,
-) -> Result<Response, Problem> {
-    let body = api.body(request).await?;
-    let InquiryRequest { to, event, data, timeout, wait } = InquiryRequest::parse(text(&body)?, api.bounds())?;
-    match &to {
-        Asked::User(user) => caller.user(user)?,
-        Asked::Connection(_) => caller.everything("connections by their ids")?,
-    }
-    let members = api.asked(&to)?;
-    let asking = api.inquiries.ask(members, &event, data, wait).map_err(|error| not_asked(&error))?;
-    let _in_time_or_not = api.clock.timeout(timeout, asking.done()).await;
-    Ok(json(&asking.answers()))
+pub(super) async fn request(State(api): State<Arc<Api>>, caller: Caller, request: Request) -> Response {
+    let answer = async |request, trace: Trace| {
+        let body = api.body(request).await?;
+        let InquiryRequest { to, event, data, timeout, wait } = InquiryRequest::parse(text(&body)?, api.bounds())?;
+        match &to {
+            Asked::User(user) => caller.user(user)?,
+            Asked::Connection(_) => caller.everything("connections by their ids")?,
+        }
+        let members = api.asked(&to)?;
+        let asking = api.inquiries.ask(members, &event, data, wait, &trace).map_err(|error| not_asked(&error))?;
+        let _in_time_or_not = api.clock.timeout(timeout, asking.done()).await;
+        Ok(json(&asking.answers()))
+    };
+    api.traced("POST /v1/request", request, answer).await
 }
 
 impl Api {

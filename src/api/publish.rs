@@ -9,6 +9,7 @@ use utoipa::ToSchema;
 
 use crate::hub::{Event, Expiry};
 use crate::protocol::{BackendPublish, Batch, Problem, Refusal};
+use crate::trace::Trace;
 
 use super::body::{BatchBody, PublishBody};
 use super::idempotency::Attempt;
@@ -32,15 +33,14 @@ pub(super) struct Published {
     request_body = PublishBody,
     responses((status = 200, body = Published), (status = 409), (status = 503))
 )]
-pub(super) async fn publish(
-    State(api): State<Arc<Api>>,
-    caller: Caller,
-    request: Request,
-) -> Result<Response, Problem> {
-    let body = api.body(request).await?;
-    let written = text(&body)?;
-    let publish = BackendPublish::parse(written, api.bounds())?;
-    Ok(json(&api.publish(&caller, &publish, written).await?))
+pub(super) async fn publish(State(api): State<Arc<Api>>, caller: Caller, request: Request) -> Response {
+    let answer = async |request, trace: Trace| {
+        let body = api.body(request).await?;
+        let written = text(&body)?;
+        let publish = BackendPublish::parse(written, api.bounds())?;
+        Ok(json(&api.publish(&caller, &publish, written, &trace).await?))
+    };
+    api.traced("POST /v1/publish", request, answer).await
 }
 
 /// What has come of several events, in their order.
@@ -69,14 +69,17 @@ struct Fault {
 
 /// Several events, one after the other, each on its own.
 #[utoipa::path(post, path = "/v1/batch", request_body = BatchBody, responses((status = 200, body = Results)))]
-pub(super) async fn batch(State(api): State<Arc<Api>>, caller: Caller, request: Request) -> Result<Response, Problem> {
-    let body = api.body(request).await?;
-    let mut results = Vec::new();
-    for (written, publish) in Batch::parse(text(&body)?, api.bounds())?.0 {
-        let outcome = api.publish(&caller, &publish, written).await.map_err(Problem::into_refusal);
-        results.push(outcome.map_or_else(Outcome::refused, Outcome::Published));
-    }
-    Ok(json(&Results { results }))
+pub(super) async fn batch(State(api): State<Arc<Api>>, caller: Caller, request: Request) -> Response {
+    let answer = async |request, trace: Trace| {
+        let body = api.body(request).await?;
+        let mut results = Vec::new();
+        for (written, publish) in Batch::parse(text(&body)?, api.bounds())?.0 {
+            let outcome = api.publish(&caller, &publish, written, &trace).await.map_err(Problem::into_refusal);
+            results.push(outcome.map_or_else(Outcome::refused, Outcome::Published));
+        }
+        Ok(json(&Results { results }))
+    };
+    api.traced("POST /v1/batch", request, answer).await
 }
 
 impl Outcome {
@@ -93,6 +96,7 @@ impl Api {
         caller: &Caller,
         publish: &BackendPublish<'_>,
         written: &str,
+        trace: &Trace,
     ) -> Result<Published, Problem> {
         caller.target(&publish.to)?;
         let attempt = match &publish.idempotency_key {
@@ -111,7 +115,7 @@ impl Api {
             data: publish.data,
             expires: expires.as_ref(),
         };
-        let reached = self.hub.publish(&event, None).await;
+        let reached = self.hub.publish(&event, None).traced(trace.clone()).await;
         if let Some(turn) = attempt {
             turn.done(reached);
         }

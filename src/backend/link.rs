@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::redirect::Policy;
 use reqwest::{Client, StatusCode};
 use tokio::sync::Semaphore;
@@ -14,6 +14,7 @@ use tokio::sync::Semaphore;
 use crate::clock::Clock;
 use crate::config::{Backend, ConfigError, Secret};
 use crate::metrics::{Metrics, Question};
+use crate::trace::{Called, Tracer};
 
 /// For how long an idle connection is kept. Common servers close theirs after some seconds; a request
 /// that meets the end of one must not be sent again, since nobody knows what has become of it.
@@ -34,6 +35,7 @@ pub(super) struct Link {
     breaker: Mutex<Breaker>,
     clock: Clock,
     metrics: Arc<Metrics>,
+    tracer: Tracer,
 }
 
 /// Why there is no answer.
@@ -97,7 +99,7 @@ impl Link {
         timeout: Duration,
         config: &Backend,
         secret: Option<&Secret>,
-        (clock, metrics): (&Clock, &Arc<Metrics>),
+        (clock, metrics, tracer): (&Clock, &Arc<Metrics>, &Tracer),
     ) -> Result<Self, ConfigError> {
         let wrong = |why: String| ConfigError::new("backend", why);
         let name = concat!("wsgate/", env!("CARGO_PKG_VERSION"));
@@ -128,6 +130,7 @@ impl Link {
             }),
             clock: clock.clone(),
             metrics: Arc::clone(metrics),
+            tracer: tracer.clone(),
         })
     }
 
@@ -158,17 +161,22 @@ impl Link {
             return Err(Fault::NoTurn);
         }
         let pass = self.pass()?;
-        let answer = self.clock.timeout(left, self.exchange(body)).await.unwrap_or(Err(Fault::Timeout));
+        let span = self.tracer.call(self.kind.name(), &self.url);
+        let answer = self.clock.timeout(left, self.exchange(body, &span)).await.unwrap_or(Err(Fault::Timeout));
         pass.settle(&answer);
+        span.answered(answer.as_ref().map(|answer| answer.status.as_u16()).map_err(|fault| fault.as_str()));
         answer
     }
 
-    async fn exchange(&self, body: Vec<u8>) -> Result<Answer, Fault> {
+    async fn exchange(&self, body: Vec<u8>, span: &Called) -> Result<Answer, Fault> {
         let broken = |error: reqwest::Error| {
             tracing::debug!(error = ?error.without_url(), "the backend cannot be reached");
             Fault::Unreachable
         };
-        let mut request = self.client.post(&self.url).header(CONTENT_TYPE, "application/json").body(body);
+        let mut headers = HeaderMap::new();
+        span.inject(&mut headers);
+        let request = self.client.post(&self.url).headers(headers);
+        let mut request = request.header(CONTENT_TYPE, "application/json").body(body);
         if let Some(authorization) = &self.authorization {
             request = request.header(AUTHORIZATION, authorization);
         }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use crate::protocol::ConnectionId;
+use crate::trace::{FanOut, FanOuts};
 
 use super::expiry::Expiry;
 use super::outbox::Outbox;
@@ -65,6 +66,7 @@ pub(super) struct Batch<Frames = Bytes> {
     excluded: HashSet<ConnectionId>,
     /// When it is not to be sent any more: then it has one event only.
     expires: Option<Expiry>,
+    fan_outs: FanOuts,
 }
 
 #[derive(Debug)]
@@ -76,7 +78,14 @@ struct Mark {
 
 impl Batch<Vec<u8>> {
     pub(super) fn starting_at(first: u64, expires: Option<Expiry>) -> Self {
-        Self { first, frames: Vec::new(), marks: SmallVec::new(), excluded: HashSet::new(), expires }
+        Self {
+            first,
+            frames: Vec::new(),
+            marks: SmallVec::new(),
+            excluded: HashSet::new(),
+            expires,
+            fan_outs: FanOuts::default(),
+        }
     }
 
     /// Whether more events may be added: they would be lost with this one.
@@ -85,7 +94,13 @@ impl Batch<Vec<u8>> {
     }
 
     /// Adds the frame that `encode` appends, and says how many bytes it has; `about` so many.
-    pub(super) fn add(&mut self, about: usize, except: Except, encode: impl FnOnce(&mut Vec<u8>)) -> usize {
+    pub(super) fn add(
+        &mut self,
+        about: usize,
+        except: Except,
+        fan_out: FanOut,
+        encode: impl FnOnce(&mut Vec<u8>),
+    ) -> usize {
         let start = self.frames.len();
         self.frames.reserve(about);
         encode(&mut self.frames);
@@ -97,13 +112,15 @@ impl Batch<Vec<u8>> {
             Except::Many(many) => self.excluded.extend(many.iter()),
         }
         self.marks.push(Mark { end: self.frames.len(), except });
-        self.frames.len() - start
+        let bytes = self.frames.len() - start;
+        self.fan_outs.add(fan_out, bytes);
+        bytes
     }
 
     /// The batch as it will be sent: nothing is added any more.
     pub(super) fn complete(self) -> Batch {
-        let Self { first, frames, marks, excluded, expires } = self;
-        Batch { first, frames: frames.into(), marks, excluded, expires }
+        let Self { first, frames, marks, excluded, expires, fan_outs } = self;
+        Batch { first, frames: frames.into(), marks, excluded, expires, fan_outs }
     }
 }
 
@@ -146,9 +163,8 @@ impl<Frames: AsRef<[u8]>> Batch<Frames> {
     /// the outbox has kept the reason, and the connection ends.
     fn give(&self, outbox: &Outbox, frames: &Bytes) {
         match &self.expires {
-            None => outbox.deliver(frames),
             Some(expires) if expires.has_passed() => outbox.deliver_lost(),
-            Some(expires) => outbox.deliver_until(frames, Some(expires)),
+            expires => outbox.deliver_traced(frames, expires.as_ref(), &self.fan_outs),
         };
     }
 }
@@ -200,7 +216,7 @@ mod tests {
         let (clock, _time) = crate::Clock::manual();
         for expires in [None, Some(Expiry::after(&clock, Duration::from_secs(1)))] {
             let mut batch = Batch::starting_at(0, expires);
-            batch.add(100, Except::Nobody, |out| out.extend_from_slice(&[b'x'; 100]));
+            batch.add(100, Except::Nobody, FanOut::default(), |out| out.extend_from_slice(&[b'x'; 100]));
             let batch = batch.complete();
             let outbox: Arc<Outbox> = Arc::new(Outbox::new(1000, Stuck));
             batch.send(ConnectionId::random().unwrap(), &outbox, 0);

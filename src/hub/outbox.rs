@@ -9,6 +9,7 @@ use futures_util::task::AtomicWaker;
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::protocol::{Close, CloseCode, Frame, Response, end_of_frame};
+use crate::trace::{FanOuts, Left};
 
 use super::expiry::Expiry;
 
@@ -87,6 +88,8 @@ struct State {
 struct Piece {
     frames: Bytes,
     fate: Fate,
+    /// The traces of what is in it.
+    _left: Left,
 }
 
 /// What may become of a piece before it is written.
@@ -117,11 +120,16 @@ impl<W: Wire + ?Sized> Outbox<W> {
     /// As [`Outbox::push`], for an event that is dropped instead of being sent too late. Then the
     /// client is told that one was.
     pub fn push_until(&self, frame: Frame, expires: Option<&Expiry>) -> bool {
+        self.push_traced(frame, expires, &FanOuts::default())
+    }
+
+    /// As [`Outbox::push_until`], for an event that may belong to a trace.
+    pub(crate) fn push_traced(&self, frame: Frame, expires: Option<&Expiry>, fan_outs: &FanOuts) -> bool {
         let state = self.state.lock();
         if !state.accepts() {
             return false;
         }
-        self.add(state, Piece { frames: frame.into_bytes(), fate: Fate::of(expires) })
+        self.add(state, Piece { frames: frame.into_bytes(), fate: Fate::of(expires), _left: fan_outs.leave() })
     }
 
     /// Writes whole frames at once if nothing waits before them; what does not go is added, as by
@@ -132,10 +140,15 @@ impl<W: Wire + ?Sized> Outbox<W> {
 
     /// As [`Outbox::deliver`], for one event as in [`Outbox::push_until`].
     pub fn deliver_until(&self, frames: &Bytes, expires: Option<&Expiry>) -> bool {
+        self.deliver_traced(frames, expires, &FanOuts::default())
+    }
+
+    /// As [`Outbox::deliver_until`], for events that may belong to traces.
+    pub(super) fn deliver_traced(&self, frames: &Bytes, expires: Option<&Expiry>, fan_outs: &FanOuts) -> bool {
         if frames.is_empty() {
             return false;
         }
-        self.deliver_or_add(self.state.lock(), frames, Fate::of(expires))
+        self.deliver_or_add(self.state.lock(), frames, Fate::of(expires), fan_outs)
     }
 
     /// Tells the client that an event was dropped before it came here. What it is told of several in a
@@ -144,10 +157,10 @@ impl<W: Wire + ?Sized> Outbox<W> {
         let mut state = self.state.lock();
         let count = state.take_back_lost() + 1;
         let frame = Response::Lost { count }.frame().into_bytes();
-        self.deliver_or_add(state, &frame, Fate::Lost(count))
+        self.deliver_or_add(state, &frame, Fate::Lost(count), &FanOuts::default())
     }
 
-    fn deliver_or_add(&self, mut state: MutexGuard<'_, State>, frames: &Bytes, fate: Fate) -> bool {
+    fn deliver_or_add(&self, mut state: MutexGuard<'_, State>, frames: &Bytes, fate: Fate, fan_outs: &FanOuts) -> bool {
         if !state.accepts() {
             return false;
         }
@@ -161,12 +174,12 @@ impl<W: Wire + ?Sized> Outbox<W> {
         if written > 0 {
             // What is begun is kept, or else a frame would be torn.
             state.written = written;
-            state.keep(Piece { frames: frames.clone(), fate: Fate::Kept });
+            state.keep(Piece { frames: frames.clone(), fate: Fate::Kept, _left: fan_outs.leave() });
             drop(state);
             self.writer.wake();
             return true;
         }
-        self.add(state, Piece { frames: frames.clone(), fate })
+        self.add(state, Piece { frames: frames.clone(), fate, _left: fan_outs.leave() })
     }
 
     fn add(&self, mut state: MutexGuard<'_, State>, piece: Piece) -> bool {
@@ -207,7 +220,7 @@ impl<W: Wire + ?Sized> Outbox<W> {
         }
         state.sealed = true;
         for frame in last {
-            state.keep(Piece { frames: frame.into_bytes(), fate: Fate::Kept });
+            state.keep(Piece::untraced(frame.into_bytes(), Fate::Kept));
         }
     }
 
@@ -266,6 +279,10 @@ impl Fate {
 }
 
 impl Piece {
+    fn untraced(frames: Bytes, fate: Fate) -> Self {
+        Self { frames, fate, _left: FanOuts::default().leave() }
+    }
+
     fn cost(&self) -> usize {
         self.frames.len() + OVERHEAD
     }
@@ -354,7 +371,7 @@ impl State {
     fn tell_lost(&mut self, lost: &mut usize) {
         let count = std::mem::take(lost);
         if count > 0 {
-            self.keep(Piece { frames: Response::Lost { count }.frame().into_bytes(), fate: Fate::Lost(count) });
+            self.keep(Piece::untraced(Response::Lost { count }.frame().into_bytes(), Fate::Lost(count)));
         }
     }
 
@@ -376,10 +393,10 @@ impl State {
         let begun = self.waiting.pop_front().filter(|_| self.written > 0);
         self.waiting = VecDeque::new();
         (self.bytes, self.expiring) = (0, 0);
-        if let Some(Piece { frames: mut begun, .. }) = begun {
+        if let Some(Piece { frames: mut begun, _left, .. }) = begun {
             begun.truncate(end_of_frame(&begun, self.written));
             if begun.len() > self.written {
-                self.keep(Piece { frames: begun, fate: Fate::Kept });
+                self.keep(Piece { frames: begun, fate: Fate::Kept, _left });
             } else {
                 self.written = 0;
             }

@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 use smallvec::SmallVec;
 
 use crate::protocol::{ConnectionId, EventName, Response, RoomName, Target, UserId};
+use crate::trace::Trace;
 
 use super::batch::Except;
 use super::room::Room;
@@ -49,6 +50,7 @@ pub struct Publish<'a> {
     hub: &'a Hub,
     event: &'a Event<'a>,
     publisher: Option<&'a Arc<Member>>,
+    trace: Trace,
 }
 
 impl Hub {
@@ -56,7 +58,7 @@ impl Hub {
     /// most: by the first of its rooms, else by its own name. `publisher` is who is meant by
     /// [`Target::itself`].
     pub fn publish<'a>(&'a self, event: &'a Event<'a>, publisher: Option<&'a Arc<Member>>) -> Publish<'a> {
-        Publish { hub: self, event, publisher }
+        Publish { hub: self, event, publisher, trace: Trace::default() }
     }
 
     /// Publishes at once, as [`Hub::publish`] does.
@@ -64,6 +66,10 @@ impl Hub {
     /// # Errors
     /// One of the rooms is full; then nobody gets the event.
     pub fn try_publish(&self, event: &Event<'_>, publisher: Option<&Arc<Member>>) -> Result<usize, Full> {
+        self.put(event, publisher, &Trace::default())
+    }
+
+    fn put(&self, event: &Event<'_>, publisher: Option<&Arc<Member>>, trace: &Trace) -> Result<usize, Full> {
         let rooms = self.in_order(event.to);
         let (except, mut inside) = self.resolve(event.except, publisher, rooms.first());
         // All of them at once, or else two events could be in one order here and in another there.
@@ -89,19 +95,21 @@ impl Hub {
                 (outside.iter().copied().collect(), outside.len())
             };
             // Whoever was counted as outside may have left since.
-            reached += state.len().saturating_sub(outside);
+            let inside = state.len().saturating_sub(outside);
+            reached += inside;
             if several {
                 reached_ids.extend(state.ids());
             }
             let about = event.data.get().len() + ENVELOPE_BYTES;
             let expires = event.expires.cloned();
-            first.push(state.publish(about, except, expires, |out| response(event, room.name()).append_to(out)));
+            let encode = |out: &mut _| response(event, room.name()).append_to(out);
+            first.push(state.publish(about, except, expires, trace.fan_out(inside), encode));
         }
         for ((room, state), first) in rooms.iter().zip(states).zip(first) {
             room.flush_later(state, first);
         }
         let fresh = direct.iter().filter(|member| !except.contains(member.id()) && reached_ids.insert(member.id()));
-        Ok(reached + deliver(event, fresh))
+        Ok(reached + deliver(event, trace, fresh))
     }
 
     /// The rooms that there are of a target's, each once and in the order of their names, everyone's
@@ -145,6 +153,13 @@ impl Hub {
     }
 }
 
+impl Publish<'_> {
+    /// The event belongs to a trace.
+    pub fn traced(self, trace: Trace) -> Self {
+        Self { trace, ..self }
+    }
+}
+
 impl Full {
     /// Ready when it is worth trying again.
     pub fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
@@ -157,7 +172,7 @@ impl Future for Publish<'_> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<usize> {
         loop {
-            match self.hub.try_publish(self.event, self.publisher) {
+            match self.hub.put(self.event, self.publisher, &self.trace) {
                 Ok(reached) => return Poll::Ready(reached),
                 Err(full) => ready!(full.poll_ready(cx)),
             }
@@ -166,13 +181,16 @@ impl Future for Publish<'_> {
 }
 
 /// Gives an event to connections, and says to how many.
-fn deliver<'m>(event: &Event<'_>, members: impl Iterator<Item = &'m Arc<Member>>) -> usize {
-    let mut frame = None;
-    let mut give = |member: &&Arc<Member>| {
-        let frame = frame.get_or_insert_with(|| response(event, None).frame());
-        member.outbox().push_until(frame.clone(), event.expires)
-    };
-    members.filter(|member| give(member)).count()
+fn deliver<'m>(event: &Event<'_>, trace: &Trace, members: impl Iterator<Item = &'m Arc<Member>>) -> usize {
+    let mut members = members.peekable();
+    if members.peek().is_none() {
+        return 0;
+    }
+    let (frame, fan_out) = (response(event, None).frame(), trace.by_name());
+    let give = |member: &&Arc<Member>| member.outbox().push_traced(frame.clone(), event.expires, &fan_out);
+    let reached = members.filter(give).count();
+    fan_out.done(reached, frame.len());
+    reached
 }
 
 fn response<'a>(event: &'a Event<'_>, room: Option<&'a RoomName>) -> Response<'a> {

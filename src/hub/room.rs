@@ -11,6 +11,7 @@ use slab::Slab;
 
 use crate::config::RoomTraits;
 use crate::protocol::{ConnectionId, PresentUser, RoomName};
+use crate::trace::FanOut;
 
 use super::Entry;
 use super::batch::{Batch, Except};
@@ -177,7 +178,8 @@ impl Room {
         let is_full = state.is_full();
         let (news, plan) = state.special.as_mut()?.crowd.as_mut()?.look(at, now, is_full);
         if let (Some(news), Some(name)) = (news, self.name()) {
-            let first = state.publish(news.bytes(), Except::Nobody, None, |out| news.response(name).append_to(out));
+            let encode = |out: &mut _| news.response(name).append_to(out);
+            let first = state.publish(news.bytes(), Except::Nobody, None, FanOut::default(), encode);
             self.flush_later(state, first);
         }
         plan
@@ -238,7 +240,10 @@ impl Room {
         for (id, outbox, since) in slice.iter() {
             walk.batch.send(*id, outbox, *since);
         }
-        self.state.lock().resume(walk)
+        let (more, done) = self.state.lock().resume(walk);
+        // Not while anybody waits for the room: with the last batch, memory is freed and spans end.
+        drop(done);
+        more
     }
 
     /// Ready when the room takes events.
@@ -291,6 +296,7 @@ impl State {
         about: usize,
         except: Except,
         expires: Option<Expiry>,
+        fan_out: FanOut,
         encode: impl FnOnce(&mut Vec<u8>),
     ) -> bool {
         if self.seats.is_empty() {
@@ -303,7 +309,7 @@ impl State {
             flow.waiting.push_back(Batch::starting_at(self.next, expires));
         }
         if let Some(batch) = flow.waiting.back_mut() {
-            flow.bytes += batch.add(about, except, encode);
+            flow.bytes += batch.add(about, except, fan_out, encode);
         }
         self.next += 1;
         first
@@ -370,12 +376,13 @@ impl State {
         Some(walk)
     }
 
-    /// A slice of the walk has been sent. Says whether there is more to send.
-    fn resume(&mut self, walk: Walk) -> bool {
-        let Some(flow) = &mut self.flow else { return false };
+    /// A slice of the walk has been sent. Says whether there is more to send, and gives back the walk
+    /// if it is done.
+    fn resume(&mut self, walk: Walk) -> (bool, Option<Walk>) {
+        let Some(flow) = &mut self.flow else { return (false, Some(walk)) };
         if walk.next < self.seats.capacity() {
             flow.walk = Some(walk);
-            return true;
+            return (true, None);
         }
         flow.bytes -= walk.batch.len();
         if !flow.is_full() {
@@ -385,7 +392,7 @@ impl State {
         if !more {
             self.flow = None;
         }
-        more
+        (more, Some(walk))
     }
 }
 

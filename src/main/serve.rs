@@ -13,6 +13,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use wsgate::config::{ListenAddress, Options, Settings, misspelt_variables};
 use wsgate::dev::Dev;
+use wsgate::trace::Tracer;
 use wsgate::{Gateway, Limits, Listeners, Live, Reloaded, Reread, Secret, Stopped};
 
 use super::config::{API_KEY, JWT_SECRET, given, settings as settings_of};
@@ -54,7 +55,8 @@ pub(super) async fn serve(matches: ArgMatches) -> anyhow::Result<ExitCode> {
     for (name, meant) in misspelt_variables() {
         tracing::warn!("{name} is in the environment, and means nothing: is it to be {meant}?");
     }
-    let config = super::config::checked(&settings)?;
+    let mut config = super::config::checked(&settings)?;
+    config.tracer = Tracer::from_env().map_err(anyhow::Error::msg)?;
     if config.state_file.is_none() {
         tracing::warn!("revocations and blocks end with this process: give --state-file to keep them");
     }
@@ -125,6 +127,7 @@ pub(super) async fn dev(arguments: DevArguments) -> anyhow::Result<ExitCode> {
     config.limits = limits;
     let found = || std::thread::available_parallelism().context("cannot find the number of processors: give --workers");
     config.workers = workers.map_or_else(found, Ok)?;
+    config.tracer = Tracer::from_env().map_err(anyhow::Error::msg)?;
     run(listeners, Gateway::new(config)?.with_routes(dev.routes())).await
 }
 

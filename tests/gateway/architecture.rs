@@ -11,7 +11,7 @@ const LAYERS: [&[&str]; 8] = [
     &["revoke", "errand", "inquiry"],
     &["hub", "auth", "backend"],
     &["config"],
-    &["protocol", "metrics"],
+    &["protocol", "metrics", "trace"],
     &["clock"],
 ];
 
@@ -102,7 +102,7 @@ fn the_tour_is_short_and_names_tests_that_exist() {
 #[test]
 fn there_is_one_provider_of_cryptography() {
     let mut tree = std::process::Command::new(env!("CARGO"));
-    tree.args(["tree", "--edges", "normal", "--prefix", "none", "--offline", "--locked"]);
+    tree.args(["tree", "--all-features", "--edges", "normal", "--prefix", "none", "--offline", "--locked"]);
     let output = tree.current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap();
     let crates = String::from_utf8(output.stdout).unwrap();
     let has = |name: &str| crates.lines().any(|line| line.split(' ').next() == Some(name));

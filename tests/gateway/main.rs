@@ -49,8 +49,10 @@ mod rooms; // join, leave, publish: who gets what
 mod rules; // who may do what in which rooms, and why
 mod shutdown; // the gateway goes down
 mod tampering; // no change of a valid token is accepted
-mod targets;
-mod tls; // to whom an event goes, for how long, and how often
+mod targets; // to whom an event goes, for how long, and how often
+mod tls; // TLS on the public door
+#[cfg(feature = "otel")]
+mod tracing; // traces: what is sent to a collector, and what it costs when there is none
 mod tutorial; // examples/tutorial, as its README tells it
 mod unix; // sockets that are files
 mod websocat; // the README's way to try it

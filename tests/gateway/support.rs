@@ -3,6 +3,8 @@
 pub mod backend;
 pub mod certificate;
 mod client;
+#[cfg(feature = "otel")]
+pub mod collector;
 pub mod issuer;
 pub mod program;
 mod raw;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
@@ -30,12 +30,17 @@ pub struct Backend {
 struct Shared {
     answers: Mutex<Arc<Answers>>,
     asked: Mutex<Vec<Value>>,
+    headers: Mutex<Vec<HeaderMap>>,
 }
 
 impl Backend {
     /// One that answers each question as it is told.
     pub async fn start(answer: impl Fn(&Value) -> (u16, Value) + Send + Sync + 'static) -> Self {
-        let shared = Arc::new(Shared { answers: Mutex::new(at_once(answer)), asked: Mutex::default() });
+        let shared = Arc::new(Shared {
+            answers: Mutex::new(at_once(answer)),
+            asked: Mutex::default(),
+            headers: Mutex::default(),
+        });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let routes = Router::new().fallback(answer_one).with_state(Arc::clone(&shared));
@@ -86,6 +91,12 @@ impl Backend {
         self.shared.asked.lock().clone()
     }
 
+    /// The headers of what it has been asked so far.
+    #[cfg(feature = "otel")]
+    pub fn headers(&self) -> Vec<HeaderMap> {
+        self.shared.headers.lock().clone()
+    }
+
     /// Waits until it has been asked so often.
     pub async fn asked_at_least(&self, times: usize) {
         super::until("the backend to be asked", || self.asked().len() >= times).await;
@@ -105,8 +116,9 @@ fn at_once(answer: impl Fn(&Value) -> (u16, Value) + Send + Sync + 'static) -> A
     }))
 }
 
-async fn answer_one(State(shared): State<Arc<Shared>>, body: String) -> (StatusCode, String) {
+async fn answer_one(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: String) -> (StatusCode, String) {
     let asked: Value = serde_json::from_str(&body).unwrap();
+    shared.headers.lock().push(headers);
     shared.asked.lock().push(asked.clone());
     let answers = Arc::clone(&shared.answers.lock());
     let (status, body) = answers(asked).await;
