@@ -10,6 +10,8 @@ use dashmap::mapref::entry::Entry;
 use crate::clock::Clock;
 use crate::config::LiveLimits;
 
+use super::credential::Peer;
+
 /// Attempts that may be made at once, in seconds' worth.
 const BURST: Duration = Duration::from_secs(2);
 /// Addresses without a connection that are remembered for a while. Whoever has more of them than this is
@@ -97,9 +99,9 @@ impl Drop for Visit {
     }
 }
 
-/// Whether an address is this machine's own.
+/// Whether an address is this machine's own, or that of a Unix socket, which is none.
 pub(super) fn is_local(address: IpAddr) -> bool {
-    address.to_canonical().is_loopback()
+    address.to_canonical().is_loopback() || address == Peer::NOWHERE
 }
 
 /// Whoever has one IPv6 address has the 2^64 of its network.
@@ -131,5 +133,13 @@ mod tests {
         time.advance(Duration::from_secs(2));
         drop(two);
         assert!(!addresses.known.contains_key(&"2001:db8::".parse::<IpAddr>().unwrap()));
+    }
+
+    #[test]
+    fn this_machine_is_loopback_and_whoever_opens_its_sockets() {
+        for (address, local) in [("127.0.0.9", true), ("::1", true), ("::ffff:127.0.0.1", true), ("192.0.2.1", false)] {
+            assert_eq!(is_local(address.parse().unwrap()), local, "{address}");
+        }
+        assert!(is_local(Peer::NOWHERE));
     }
 }

@@ -51,7 +51,7 @@ mod rules; // who may do what in which rooms, and why
 mod shutdown; // the gateway goes down
 mod tampering; // no change of a valid token is accepted
 mod targets; // to whom an event goes, for how long, and how often
-mod tls; // the public door under TLS
+mod tls; // TLS on the public door
 #[cfg(feature = "otel")]
 mod tracing; // traces: what is sent to a collector, and what it costs when there is none
 mod tutorial; // examples/tutorial, as its README tells it
