@@ -207,7 +207,7 @@ async fn disconnect(State(api): State<Arc<Api>>, caller: Caller, path: PathName)
     caller.user(&user)?;
     let close = Close::new(CloseCode::Kicked, "disconnected by the backend");
     let disconnected = api.hub.close_user(&user, &close);
-    tracing::info!(target: SECURITY, user = ?user.as_str(), disconnected, key = ?caller.name(), "a user was disconnected");
+    tracing::info!(target: SECURITY, user = user.as_str(), disconnected, key = caller.name(), "a user was disconnected");
     Ok(json(&Disconnected { disconnected }))
 }
 

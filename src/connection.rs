@@ -34,6 +34,7 @@ use ipnet::IpNet;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::field::display;
 
 use crate::auth::{Attempts, Authenticator, Claimed, LiveRules, Reason, SECURITY, TokenError};
 use crate::backend::Backend;
@@ -226,7 +227,7 @@ impl Door {
     /// Notes a refusal that is not of a token.
     fn count_refusal(&self, reason: &'static str, visitor: &Visitor) {
         self.metrics.refuse(reason);
-        tracing::warn!(target: SECURITY, reason, address = %visitor.address, origin = ?visitor.origin, "a connection was refused");
+        tracing::warn!(target: SECURITY, reason, address = %visitor.address, origin = visitor.origin.as_deref(), "a connection was refused");
     }
 
     /// Notes that somebody has not proven who they are, and says how their connection ends. A
@@ -237,13 +238,14 @@ impl Door {
         if let Some(address) = address.filter(|_| reason.is_suspicious()) {
             self.attempts.fail(address);
         }
-        // Quoted: what it repeats of a stranger's text must add no line to the log.
         let Claimed { sub, kid, iss } = error.claimed.as_deref().cloned().unwrap_or_default();
-        let (reason_word, detail) = (reason.as_str(), &error.detail);
+        // As texts, which the log quotes: what they repeat of a stranger's must add no line to it.
+        let (word, detail, address) = (reason.as_str(), error.detail.as_str(), address.map(display));
+        let (sub, kid, iss) = (sub.as_deref(), kid.as_deref(), iss.as_deref());
         if reason.is_suspicious() {
-            tracing::warn!(target: SECURITY, reason = reason_word, ?detail, ?address, ?sub, ?kid, ?iss, "a token was refused");
+            tracing::warn!(target: SECURITY, reason = word, detail, address, sub, kid, iss, "a token was refused");
         } else {
-            tracing::info!(target: SECURITY, reason = reason_word, ?detail, ?address, ?sub, ?kid, ?iss, "a token was refused");
+            tracing::info!(target: SECURITY, reason = word, detail, address, sub, kid, iss, "a token was refused");
         }
         if reason == Reason::TooManyAnonymous {
             self.metrics.limit("anonymous.max_connections");

@@ -63,7 +63,7 @@ impl ApiKeys {
         for key in self.0.read().iter() {
             let allow = key.allow.iter().map(|action| action.as_str()).collect::<Vec<_>>().join(",");
             let rooms = key.rooms.iter().map(Pattern::as_str).collect::<Vec<_>>().join(",");
-            tracing::info!(name = ?key.name, ends_with = ?key.ends_with, allow, ?rooms, "an API key");
+            tracing::info!(name = &*key.name, ends_with = &*key.ends_with, allow, rooms, "an API key");
         }
     }
 
@@ -188,7 +188,7 @@ impl Caller {
 
     fn refuse(&self, why: &str) -> Problem {
         let detail = format!("the API key `{}` {why}", self.name());
-        tracing::warn!(target: SECURITY, name = ?self.name(), ends_with = ?self.0.ends_with, ?detail, "an API key was refused");
+        tracing::warn!(target: SECURITY, name = self.name(), ends_with = &*self.0.ends_with, detail, "an API key was refused");
         Problem::new(ErrorCode::Forbidden, detail)
     }
 }
@@ -208,7 +208,7 @@ pub(super) async fn check_key(State(api): State<Arc<Api>>, mut request: Request,
         return unauthorized("the header `Authorization: Bearer <API key>` is missing").into_response();
     };
     let Some(caller) = api.keys.find(shown) else {
-        tracing::warn!(target: SECURITY, path = ?request.uri().path(), "a wrong API key was refused");
+        tracing::warn!(target: SECURITY, path = request.uri().path(), "a wrong API key was refused");
         return unauthorized("the API key is wrong").into_response();
     };
     request.extensions_mut().insert(caller);

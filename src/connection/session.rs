@@ -219,7 +219,7 @@ impl Session {
             let reason = "a newer connection of this user took its place";
             if door.hub.close(member, Close::new(CloseCode::Replaced, reason)) {
                 let user = self.identity.user.as_str();
-                tracing::info!(target: SECURITY, reason = "max_connections_per_user", ?user, "the oldest connection was closed");
+                tracing::info!(target: SECURITY, reason = "max_connections_per_user", user, "the oldest connection was closed");
                 door.metrics.limit("max_connections_per_user");
             }
         }
@@ -235,7 +235,7 @@ impl Session {
             .filter(|close| matches!(close.code, CloseCode::LimitExceeded | CloseCode::BadFrame | CloseCode::TooSlow))
         {
             let (code, user) = (close.code.number(), user.as_str());
-            tracing::warn!(target: SECURITY, code, reason = ?close.reason, ?user, "a client was closed");
+            tracing::warn!(target: SECURITY, code, reason = &*close.reason, user, "a client was closed");
         }
         let (code, reason) = (close.map(|close| close.code.number()), close.map(|close| close.reason.to_string()));
         let at = door.clock.unix().as_secs();

@@ -31,7 +31,7 @@ impl Session {
         })?;
         if !self.identity.is_renewed_by(&identity) {
             self.door.metrics.refuse("wrong_user");
-            tracing::info!(target: SECURITY, reason = "wrong_user", user = ?self.identity.user.as_str(), "a renewal was refused");
+            tracing::info!(target: SECURITY, reason = "wrong_user", user = self.identity.user.as_str(), "a renewal was refused");
             let message = format!("this token is not of {}: open another connection for it", self.identity.user);
             return Err(Refusal::of(ErrorCode::WrongUser, "token", message));
         }
@@ -109,7 +109,7 @@ impl Session {
         self.revocations = generation;
         revocations.check(&self.identity).map_err(|error| {
             self.door.metrics.refuse(error.reason.as_str());
-            tracing::info!(target: SECURITY, reason = error.reason.as_str(), user = ?self.identity.user.as_str(), "a live connection was revoked");
+            tracing::info!(target: SECURITY, reason = error.reason.as_str(), user = self.identity.user.as_str(), "a live connection was revoked");
             Close::new(CloseCode::Kicked, error.reason.sentence())
         })
     }
