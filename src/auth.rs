@@ -20,7 +20,7 @@ mod verifier;
 /// The target of log events that concern security: who is refused, revoked, sent away or held up.
 pub const SECURITY: &str = "wsgate::security";
 
-pub use attempts::Attempts;
+pub use attempts::{Attempts, network};
 pub use authenticator::{Authenticator, Credential};
 pub use grants::{Grants, Permission};
 pub use identity::{ANONYMOUS_PREFIX, Authority, Details, Guest, Handles, Identity, MAX_PROFILE_BYTES, profile};

@@ -1,4 +1,4 @@
-//! The command line: `wsgate serve`, `wsgate dev`, `wsgate config`, `wsgate explain`, `wsgate token`.
+//! The command line: what `wsgate` can be told, and what runs then.
 
 #[path = "main/completions.rs"]
 mod completions;

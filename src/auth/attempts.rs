@@ -72,8 +72,8 @@ impl Failed {
     }
 }
 
-/// Whoever has one IPv6 address has the 2^64 of its network.
-fn network(address: IpAddr) -> IpAddr {
+/// What is counted together with an address: whoever has one IPv6 address has the 2^64 of its network.
+pub fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {
             let [a, b, c, d, ..] = address.segments();

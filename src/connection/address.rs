@@ -1,12 +1,13 @@
 //! How many connections an address has, and how fast it makes more.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 
+use crate::auth::network;
 use crate::clock::Clock;
 use crate::config::LiveLimits;
 
@@ -102,17 +103,6 @@ impl Drop for Visit {
 /// Whether an address is this machine's own, or that of a Unix socket, which is none.
 pub(super) fn is_local(address: IpAddr) -> bool {
     address.to_canonical().is_loopback() || address == Peer::NOWHERE
-}
-
-/// Whoever has one IPv6 address has the 2^64 of its network.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => {
-            let [a, b, c, d, ..] = address.segments();
-            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
-        }
-        address @ IpAddr::V4(_) => address,
-    }
 }
 
 #[cfg(test)]

@@ -60,6 +60,7 @@ pub(super) async fn serve(matches: ArgMatches) -> anyhow::Result<ExitCode> {
     if config.state_file.is_none() {
         tracing::warn!("revocations and blocks end with this process: give --state-file to keep them");
     }
+    raise_file_limit(config.limits.max_connections);
     let Options { listen, backend_listen, reuse_port, .. } = &settings.options;
     let inherited = sockets::inherited()?;
     let hands_over = inherited.is_some() || *reuse_port;
@@ -70,6 +71,18 @@ pub(super) async fn serve(matches: ArgMatches) -> anyhow::Result<ExitCode> {
     // Asked for now: a signal that nobody has asked for ends the process.
     tokio::spawn(reread_on_hangup(signal(SignalKind::hangup())?, Arc::clone(&reread)));
     run(listeners, gateway.with_reread(reread)).await
+}
+
+/// Lets the process have as many files open as it may: the usual limit is a thousand, and each connection is a
+/// file.
+fn raise_file_limit(max_connections: usize) {
+    match rlimit::increase_nofile_limit(u64::MAX) {
+        Ok(files) if files > max_connections as u64 => {}
+        Ok(files) => {
+            tracing::warn!(files, max_connections, "fewer files may be open than connections: raise `ulimit -n`")
+        }
+        Err(error) => tracing::warn!(%error, "the limit of open files could not be raised"),
+    }
 }
 
 /// Reads the settings again, and goes on with them. If anything is wrong, all stays as it is.

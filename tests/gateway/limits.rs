@@ -266,3 +266,16 @@ async fn without_descriptors_it_serves_on_whom_it_has_and_accepts_again_when_it_
     next.join("chat:1").await;
     running.terminate().await;
 }
+
+#[tokio::test]
+async fn it_lets_itself_have_as_many_files_open_as_it_may() {
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -Sn 50; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_wsgate"), "serve"]).args(ANYWHERE);
+    command.env_clear().env("WSGATE_JWT_SECRET", JWT_SECRET).env("WSGATE_API_KEY", API_KEY);
+    command.env("WSGATE_LOG_FORMAT", "text").kill_on_drop(true);
+    let running = Running::start(command).await;
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", running.child.id().unwrap())).unwrap();
+    let files = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
+    let [soft, hard] = files.split_whitespace().take(2).collect::<Vec<_>>()[..] else { panic!("{files}") };
+    assert!(soft == hard && soft != "50", "{files}");
+}
