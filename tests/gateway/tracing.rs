@@ -266,8 +266,8 @@ impl Wire for GateWire {
         Poll::Pending
     }
 
-    fn end(&self) -> io::Result<()> {
-        Ok(())
+    fn poll_end(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
     }
 }
 
