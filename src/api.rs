@@ -107,8 +107,24 @@ async fn measure(State(api): State<Arc<Api>>, route: MatchedPath, request: Reque
         400..500 => "4xx",
         500.. => "5xx",
     };
+    if let Some(limit) = response.extensions().get().and_then(|code| limit_behind(*code, route.as_str())) {
+        api.metrics.limit(limit);
+    }
     api.metrics.requested(route.as_str(), class, api.clock.now().saturating_duration_since(begun));
     response
+}
+
+/// The limit that a request was refused for, if it was.
+fn limit_behind(code: ErrorCode, route: &str) -> Option<&'static str> {
+    match (code, route) {
+        (ErrorCode::BodyTooLarge, _) => Some("max_body_bytes"),
+        (ErrorCode::BodyIncomplete, _) => Some("body_timeout"),
+        (ErrorCode::Full, "/v1/tickets") => Some("max_tickets"),
+        (ErrorCode::Full, "/v1/publish" | "/v1/batch") => Some("max_idempotency_keys"),
+        (ErrorCode::Full, "/v1/request") => Some("requests"),
+        (ErrorCode::Full, _) => Some("max_revocations"),
+        _ => None,
+    }
 }
 
 /// Every operation, with its description.

@@ -451,6 +451,7 @@ impl Session {
         self.say(&Response::refused(id, refusal));
         self.bad_frames += u32::from(refusal.code.is_counted());
         if self.bad_frames as usize > self.door.limits.get().max_bad_frames {
+            self.door.metrics.limit("max_bad_frames");
             let reason = format!("too many bad frames, the last because {}", refusal.message);
             return Err(Close::new(CloseCode::BadFrame, reason));
         }

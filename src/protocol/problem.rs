@@ -91,6 +91,8 @@ impl IntoResponse for Problem {
         let body = serde_json::to_vec(&document).unwrap_or_default();
         let mut response = (status, [(CONTENT_TYPE, "application/problem+json")], body).into_response();
         response.headers_mut().extend(self.headers);
+        // For whoever counts what was answered.
+        response.extensions_mut().insert(self.refusal.code);
         response
     }
 }

@@ -104,7 +104,7 @@ impl Http {
     }
 
     async fn serve(mut self, stream: Bare, peer: Peer, place: Place, stopping: CancellationToken) {
-        let (limit, clock) = (self.limit(), self.clock.clone());
+        let (limit, clock, places) = (self.limit(), self.clock.clone(), self.places.clone());
         let served = async {
             let heard = tokio::select! {
                 heard = self.hear(stream, peer, limit) => heard,
@@ -123,6 +123,7 @@ impl Http {
         match limit {
             Some(limit) => {
                 if clock.timeout(limit.time, served).await.is_none() {
+                    places.iter().for_each(|places| places.note("handshake_timeout"));
                     tracing::debug!("an HTTP request did not arrive in time");
                 }
             }
@@ -139,6 +140,9 @@ impl Http {
         };
         if let Some(limit) = limit {
             read_head(stream.wire(), &mut early, limit.head_bytes).await?;
+            if early.len() > limit.head_bytes {
+                self.places.iter().for_each(|places| places.note("max_head_bytes"));
+            }
         }
         Ok((stream, early, peer))
     }

@@ -12,12 +12,17 @@ use crate::support::program::{ANYWHERE, Running};
 use crate::support::{API_KEY, Client, JWT_SECRET, Opcode, Raw, Server, frame, until, within_reason};
 
 impl Server {
-    /// How often a limit has bitten, by what `/metrics` says.
-    async fn bites(&self, limit: &str) -> u64 {
+    /// One number of `/metrics`; 0 if it is not there.
+    async fn metric(&self, name: &str) -> u64 {
         let request = reqwest::get(format!("http://{}/metrics", self.backend));
         let text = within_reason("the metrics", request).await.unwrap().text().await.unwrap();
-        let name = format!("wsgate_limit_hits_total{{limit=\"{limit}\"}} ");
+        let name = format!("{name} ");
         text.lines().find_map(|line| line.strip_prefix(&name)).map_or(0, |number| number.parse().unwrap())
+    }
+
+    /// How often a limit has bitten.
+    async fn bites(&self, limit: &str) -> u64 {
+        self.metric(&format!("wsgate_limit_hits_total{{limit=\"{limit}\"}}")).await
     }
 
     /// What an attempt to connect is answered that a proxy says comes from an address.
@@ -278,4 +283,41 @@ async fn it_lets_itself_have_as_many_files_open_as_it_may() {
     let files = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
     let [soft, hard] = files.split_whitespace().take(2).collect::<Vec<_>>()[..] else { panic!("{files}") };
     assert!(soft == hard && soft != "50", "{files}");
+}
+
+#[tokio::test]
+async fn what_is_refused_before_a_token_and_by_the_api_is_counted_too() {
+    let server = Server::with(|limits| {
+        limits.max_unauthenticated = 1;
+        limits.max_tickets = 1;
+        limits.max_bad_frames = 0;
+    })
+    .await;
+    let mut long = Raw::open(server.public).await;
+    long.send(format!("GET /ws?{} HTTP/1.1\r\n\r\n", "x".repeat(20_000)).as_bytes()).await;
+    assert!(long.head().await.starts_with("HTTP/1.1 431 "));
+    drop(long);
+    let unproven = "wsgate_connections{state=\"unproven\"}";
+    within_reason("the place to be free", async { while server.metric(unproven).await > 0 {} }).await;
+    let mut slow = Raw::open(server.public).await;
+    within_reason("the place to be taken", async { while server.metric(unproven).await == 0 {} }).await;
+    within_reason("another to be turned away", async {
+        while server.bites("max_unauthenticated").await == 0 {
+            drop(Raw::open(server.public).await)
+        }
+    })
+    .await;
+    server.pass(Duration::from_secs(10));
+    slow.end().await;
+    within_reason("the time to be counted", async { while server.bites("handshake_timeout").await == 0 {} }).await;
+    let mut alice = server.connect("alice", json!({})).await;
+    alice.send("nonsense").await;
+    alice.ended().await;
+    for _ in 0..2 {
+        server.api("POST", "/v1/tickets", r#"{"user":"alice"}"#).await;
+    }
+    server.api("POST", "/v1/publish", &"x".repeat(300_000)).await;
+    for limit in ["max_head_bytes", "max_bad_frames", "max_tickets", "max_body_bytes"] {
+        assert_eq!(server.bites(limit).await, 1, "{limit}");
+    }
 }
