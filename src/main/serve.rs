@@ -79,7 +79,7 @@ fn raise_file_limit(max_connections: usize) {
     match rlimit::increase_nofile_limit(u64::MAX) {
         Ok(files) if files > max_connections as u64 => {}
         Ok(files) => {
-            tracing::warn!(files, max_connections, "fewer files may be open than connections: raise `ulimit -n`")
+            tracing::warn!(files, max_connections, "fewer files may be open than connections: raise `ulimit -n`");
         }
         Err(error) => tracing::warn!(%error, "the limit of open files could not be raised"),
     }

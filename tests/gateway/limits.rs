@@ -303,7 +303,7 @@ async fn what_is_refused_before_a_token_and_by_the_api_is_counted_too() {
     within_reason("the place to be taken", async { while server.metric(unproven).await == 0 {} }).await;
     within_reason("another to be turned away", async {
         while server.bites("max_unauthenticated").await == 0 {
-            drop(Raw::open(server.public).await)
+            drop(Raw::open(server.public).await);
         }
     })
     .await;
