@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
@@ -15,13 +16,16 @@ use super::credential::Peer;
 
 /// Attempts that may be made at once, in seconds' worth.
 const BURST: Duration = Duration::from_secs(2);
-/// Addresses without a connection that are remembered for a while. Whoever has more of them than this is
-/// limited by other limits.
-const MAX_IDLE: usize = 16 * 1024;
+/// Addresses that may be known before those without a connection are looked for. Whoever has more of them
+/// than this is limited by other limits.
+const MIN_SWEEP: usize = 16 * 1024;
 
 /// The addresses that connections come from.
 pub(crate) struct Addresses {
     known: DashMap<IpAddr, Address>,
+    /// Beyond how many those that are without a connection and rested are forgotten. Twice as many as were
+    /// left the last time, so that walking through all of them is paid for by those that are new.
+    sweep_at: AtomicUsize,
     limits: LiveLimits,
     clock: Clock,
 }
@@ -50,7 +54,7 @@ pub(crate) enum Excess {
 impl Addresses {
     /// None as yet.
     pub(crate) fn new(limits: LiveLimits, clock: Clock) -> Arc<Self> {
-        Arc::new(Self { known: DashMap::new(), limits, clock })
+        Arc::new(Self { known: DashMap::new(), sweep_at: AtomicUsize::new(MIN_SWEEP), limits, clock })
     }
 
     /// Counts a connection of an address; one to which no limit applies is not counted.
@@ -64,9 +68,7 @@ impl Addresses {
             return Ok(None);
         }
         let now = self.clock.now();
-        if self.known.len() > MAX_IDLE {
-            self.known.retain(|_, known| known.connections > 0 || known.attempts > now);
-        }
+        self.sweep(now);
         let address = network(address);
         let mut known = self.known.entry(address).or_insert(Address { connections: 0, attempts: now });
         if let Some(rate) = rate {
@@ -85,6 +87,14 @@ impl Addresses {
         known.connections += 1;
         drop(known);
         Ok(Some(Box::new(Visit { addresses: Arc::clone(self), address })))
+    }
+
+    /// Forgets those that have gone and rested, if there are many.
+    fn sweep(&self, now: Instant) {
+        if self.known.len() > self.sweep_at.load(Ordering::Relaxed) {
+            self.known.retain(|_, known| known.connections > 0 || known.attempts > now);
+            self.sweep_at.store(MIN_SWEEP.max(2 * self.known.len()), Ordering::Relaxed);
+        }
     }
 }
 
@@ -123,6 +133,24 @@ mod tests {
         time.advance(Duration::from_secs(2));
         drop(two);
         assert!(!addresses.known.contains_key(&"2001:db8::".parse::<IpAddr>().unwrap()));
+    }
+
+    #[test]
+    fn many_addresses_that_stay_are_not_walked_through_for_each_that_comes() {
+        let (clock, time) = Clock::manual();
+        let addresses = Addresses::new(LiveLimits::new(Limits::DEFAULT), clock);
+        let visit = |number: usize| addresses.visit(IpAddr::from(u32::try_from(number).unwrap().to_be_bytes()));
+        let come =
+            |numbers: std::ops::RangeInclusive<usize>| numbers.map(visit).map(Result::unwrap).collect::<Vec<_>>();
+        let staying = come(1..=MIN_SWEEP + 2);
+        let sweep_at = addresses.sweep_at.load(Ordering::Relaxed);
+        assert!(sweep_at > 2 * MIN_SWEEP, "as many again have to come before the next walk");
+        drop(come(staying.len() + 1..=sweep_at + 1));
+        assert!(addresses.known.len() > sweep_at, "those that have gone have not rested");
+        time.advance(BURST);
+        let last = visit(sweep_at + 2);
+        assert_eq!(addresses.known.len(), staying.len() + 1, "those that have gone are forgotten, and others are not");
+        drop(last);
     }
 
     #[test]
