@@ -11,7 +11,6 @@ use axum::http::StatusCode;
 use axum::http::header::{CONNECTION, HeaderValue};
 use axum::middleware::{map_response, map_response_with_state};
 use axum::response::Response;
-use futures_util::FutureExt;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -201,7 +200,7 @@ pub async fn accept(listener: impl Into<Listener>, http: Http, tasks: TaskTracke
     loop {
         let accepted = tokio::select! {
             biased;
-            () = until.stopping.cancelled() => match listener.accept().now_or_never() {
+            () = until.stopping.cancelled() => match listener.accept_now() {
                 Some(accepted) => accepted,
                 None => return,
             },

@@ -1,11 +1,13 @@
 //! Where connections come from: a network, or a socket that is a file.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use tokio::net::{TcpListener, UnixListener};
+use socket2::SockRef;
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use crate::config::ListenAddress;
 use crate::connection::{Bare, Peer};
@@ -86,13 +88,35 @@ impl Listener {
         match &self.0 {
             Source::Tcp(listener) => {
                 let (stream, address) = listener.accept().await?;
-                // Events are small and must not wait for one another.
-                stream.set_nodelay(true)?;
-                Ok((Bare::Tcp(stream), Peer::at(address.ip())))
+                tcp(stream, address)
             }
             Source::Unix(listener, _) => Ok((Bare::Unix(listener.accept().await?.0), Peer::UNIX)),
         }
     }
+
+    /// The next connection, if one waits. The system itself is asked: the runtime would say no until it has
+    /// heard of it.
+    pub(super) fn accept_now(&self) -> Option<io::Result<(Bare, Peer)>> {
+        let accepted = match &self.0 {
+            Source::Tcp(listener) => SockRef::from(listener).accept().and_then(|(socket, address)| {
+                socket.set_nonblocking(true)?;
+                let address = address.as_socket().ok_or(io::ErrorKind::InvalidInput)?;
+                tcp(TcpStream::from_std(socket.into())?, address)
+            }),
+            Source::Unix(listener, _) => SockRef::from(listener).accept().and_then(|(socket, _)| {
+                socket.set_nonblocking(true)?;
+                Ok((Bare::Unix(UnixStream::from_std(socket.into())?), Peer::UNIX))
+            }),
+        };
+        Some(accepted).filter(|accepted| !matches!(accepted, Err(error) if error.kind() == io::ErrorKind::WouldBlock))
+    }
+}
+
+/// A connection that has been accepted.
+fn tcp(stream: TcpStream, address: SocketAddr) -> io::Result<(Bare, Peer)> {
+    // Events are small and must not wait for one another.
+    stream.set_nodelay(true)?;
+    Ok((Bare::Tcp(stream), Peer::at(address.ip())))
 }
 
 /// Whether a file is a socket that nobody listens on.

@@ -117,8 +117,8 @@ async fn roll(public: SocketAddr, backend: SocketAddr, command: impl Fn() -> Com
     assert_eq!(tally.refused.load(Relaxed), 0, "nobody was refused");
     println!("{CLIENTS} clients came back, {published} publishes were answered: none refused, none lost");
     assert!(published > 100, "{published}");
-    drop(new);
     clients.iter().for_each(JoinHandle::abort);
+    drop(new);
 }
 
 fn serve(program: &mut Command) -> &mut Command {

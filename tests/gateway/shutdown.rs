@@ -1,7 +1,8 @@
+use std::io::Write;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use wsgate::Stopped;
 
 use crate::support::{Opcode, Raw, Server, frame, until, upgrade_request, within_reason};
@@ -31,6 +32,31 @@ async fn all_clients_are_told_to_come_back_each_at_a_time_of_its_own() {
     assert_eq!(server.stopped().await, Stopped::Empty);
     assert!(TcpStream::connect(server.public).await.is_err(), "nobody listens any more");
     assert_eq!(server.hub.census(), Default::default());
+}
+
+#[tokio::test]
+async fn who_waits_to_be_accepted_when_it_stops_is_answered_and_not_reset() {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = socket.listen(1024).unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut server = Server::listening(listener.into(), |_| {}).await;
+    assert_eq!(server.api("GET", "/v1/explain", "").await.0, 400, "it runs");
+    // Without waiting for anything: the gateway, which is on this thread, does not hear of them.
+    let waiting: Vec<_> = (0..300)
+        .map(|_| {
+            let mut client = std::net::TcpStream::connect(address).unwrap();
+            client.write_all(b"GET /client.js HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+            client.set_nonblocking(true).unwrap();
+            client
+        })
+        .collect();
+    server.ask_to_stop();
+    for client in waiting {
+        let mut raw = Raw { stream: TcpStream::from_std(client).unwrap() };
+        assert!(raw.head().await.starts_with("HTTP/1.1 200 "));
+    }
+    assert_eq!(server.stopped().await, Stopped::Empty);
 }
 
 #[tokio::test]
