@@ -28,19 +28,16 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::auth::{Authenticator, LiveRules, SECURITY};
-use crate::backend::Backend;
-use crate::clock::Clock;
-use crate::config::{ApiAction, LiveLimits};
-use crate::errand::Errands;
-use crate::hub::{Entry, Hub, Member};
-use crate::inquiry::Inquiries;
-use crate::metrics::{Inventory, Metrics};
+use crate::auth::SECURITY;
+use crate::config::ApiAction;
+use crate::hub::{Entry, Member};
+use crate::metrics::Inventory;
+use crate::parts::Parts;
 use crate::protocol::{
     Bounds, Close, CloseCode, ConnectionId, ErrorCode, PresentUser, Problem, Refusal, Response as Told, RoomName,
     RoomRequest, UserId,
 };
-use crate::trace::{Trace, Tracer};
+use crate::trace::Trace;
 
 pub(crate) use idempotency::Idempotency;
 pub use key::ApiKeys;
@@ -52,34 +49,16 @@ use openapi::{needs, needs_any_key};
 
 /// What every request needs: shared by all of them.
 pub(crate) struct Api {
+    /// What the other door works with too.
+    pub(crate) parts: Parts,
     /// Who may ask.
     pub(crate) keys: ApiKeys,
-    /// What is allowed.
-    pub(crate) limits: LiveLimits,
-    /// What tells the time.
-    pub(crate) clock: Clock,
     /// Reads the configuration again, where there is one to read.
     pub(crate) reread: Option<Reread>,
     /// Asks the gateway to drain.
     pub(crate) drain: CancellationToken,
-    /// Who is where.
-    pub(crate) hub: Arc<Hub>,
-    /// Decides who gets in.
-    pub(crate) authenticator: Arc<Authenticator>,
-    /// Who may do what in rooms.
-    pub(crate) rules: LiveRules,
-    /// Whom to ask what rules leave open.
-    pub(crate) backend: Arc<Backend>,
-    /// What is to be asked of live connections.
-    pub(crate) errands: Arc<Errands>,
-    /// Makes spans of requests.
-    pub(crate) tracer: Tracer,
     /// Events that are not to be published twice.
     pub(crate) idempotency: Idempotency,
-    /// What backends ask of clients.
-    pub(crate) inquiries: Arc<Inquiries>,
-    /// What is counted.
-    pub(crate) metrics: Arc<Metrics>,
 }
 
 /// The routes of the backend listener.
@@ -100,7 +79,7 @@ pub(crate) fn routes(api: Arc<Api>) -> Router {
 
 /// Counts a request by its route, and how long its answer took.
 async fn measure(State(api): State<Arc<Api>>, route: MatchedPath, request: Request, next: Next) -> Response {
-    let begun = api.clock.now();
+    let begun = api.parts.clock.now();
     let response = next.run(request).await;
     let class = match response.status().as_u16() {
         ..400 => "2xx",
@@ -108,9 +87,9 @@ async fn measure(State(api): State<Arc<Api>>, route: MatchedPath, request: Reque
         500.. => "5xx",
     };
     if let Some(limit) = response.extensions().get().and_then(|code| limit_behind(*code, route.as_str())) {
-        api.metrics.limit(limit);
+        api.parts.metrics.limit(limit);
     }
-    api.metrics.requested(route.as_str(), class, api.clock.now().saturating_duration_since(begun));
+    api.parts.metrics.requested(route.as_str(), class, api.parts.clock.now().saturating_duration_since(begun));
     response
 }
 
@@ -173,7 +152,7 @@ struct Connection {
 async fn user(State(api): State<Arc<Api>>, caller: Caller, path: PathName) -> Result<Response, Problem> {
     let user: UserId = named("user", path)?;
     caller.user(&user)?;
-    let connections = api.hub.connections_of(&user);
+    let connections = api.parts.hub.connections_of(&user);
     let connections =
         connections.iter().map(|member| Connection { connection: member.id(), rooms: member.room_names() }).collect();
     Ok(json(&UserConnections { user, connections }))
@@ -203,9 +182,9 @@ struct Listed {
 async fn room(State(api): State<Arc<Api>>, caller: Caller, path: PathName) -> Result<Response, Problem> {
     let room: RoomName = named("room", path)?;
     caller.room(&room)?;
-    let max = api.limits.get().max_listed_members;
-    let (total, members) = api.hub.members_of(&room, max);
-    let users = api.hub.users_in(&room, max).members;
+    let max = api.parts.limits.get().max_listed_members;
+    let (total, members) = api.parts.hub.members_of(&room, max);
+    let users = api.parts.hub.users_in(&room, max).members;
     let listed = members.iter().map(|member| Listed { user: member.user().clone(), connection: member.id() }).collect();
     Ok(json(&RoomMembers { room, total, users, members: listed }))
 }
@@ -222,7 +201,7 @@ async fn disconnect(State(api): State<Arc<Api>>, caller: Caller, path: PathName)
     let user: UserId = named("user", path)?;
     caller.user(&user)?;
     let close = Close::new(CloseCode::Kicked, "disconnected by the backend");
-    let disconnected = api.hub.close_user(&user, &close);
+    let disconnected = api.parts.hub.close_user(&user, &close);
     tracing::info!(target: SECURITY, user = user.as_str(), disconnected, key = caller.name(), "a user was disconnected");
     Ok(json(&Disconnected { disconnected }))
 }
@@ -246,7 +225,7 @@ async fn join(
     let (members, room) = api.user_and_room(&caller, path, request).await?;
     let told = Told::Joined { room: &room }.frame();
     let entry = || Entry { told: Some(told.clone()), placed: true, ..Entry::default() };
-    let joined = members.iter().filter(|member| api.hub.join(member, &room, entry()).is_ok()).count();
+    let joined = members.iter().filter(|member| api.parts.hub.join(member, &room, entry()).is_ok()).count();
     Ok(json(&Joined { joined, refused: members.len() - joined }))
 }
 
@@ -266,7 +245,7 @@ async fn leave(
 ) -> Result<Response, Problem> {
     let (members, room) = api.user_and_room(&caller, path, request).await?;
     let told = Told::Left { room: &room, reason: None, temporary: None }.frame();
-    let left = members.iter().filter(|member| api.hub.leave(member, &room, Some(told.clone()))).count();
+    let left = members.iter().filter(|member| api.parts.hub.leave(member, &room, Some(told.clone()))).count();
     Ok(json(&TakenOut { left }))
 }
 
@@ -277,20 +256,20 @@ async fn leave(
     responses((status = 200, body = String, content_type = "application/openmetrics-text"))
 )]
 async fn metrics(State(api): State<Arc<Api>>) -> impl IntoResponse {
-    let issuers = api.authenticator.verifier().keys_status().into_iter();
+    let issuers = api.parts.authenticator.verifier().keys_status().into_iter();
     let now = Inventory {
-        revocations: api.authenticator.revocations().list(0).0,
+        revocations: api.parts.authenticator.revocations().list(0).0,
         issuers: issuers.map(|(issuer, status)| (issuer, status.keys, status.age)).collect(),
         draining: api.drain.is_cancelled(),
-        ..api.hub.inventory()
+        ..api.parts.hub.inventory()
     };
-    let text = api.metrics.text(&now, api.hub.flushers().iter().map(|flusher| flusher.traffic()));
+    let text = api.parts.metrics.text(&now, api.parts.hub.flushers().iter().map(|flusher| flusher.traffic()));
     ([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text)
 }
 
 impl Api {
     fn bounds(&self) -> Bounds {
-        let limits = self.limits.get();
+        let limits = self.parts.limits.get();
         Bounds { max_depth: limits.max_depth, max_targets: limits.max_targets }
     }
 
@@ -301,7 +280,7 @@ impl Api {
         request: Request,
         answer: impl AsyncFnOnce(Request, Trace) -> Result<Response, Problem>,
     ) -> Response {
-        let span = self.tracer.serve(name, request.headers());
+        let span = self.parts.tracer.serve(name, request.headers());
         let answer = answer(request, span.trace()).await.into_response();
         span.answered(answer.status().as_u16());
         answer
@@ -310,9 +289,9 @@ impl Api {
     /// Reads a body whole, within limits of size and time. What it says it is does not matter:
     /// `curl -d` calls everything a form.
     async fn body(&self, request: Request) -> Result<Vec<u8>, Problem> {
-        let limits = Arc::clone(&self.limits.get());
+        let limits = Arc::clone(&self.parts.limits.get());
         let whole = Limited::new(request.into_body(), limits.max_body_bytes).collect();
-        match self.clock.timeout(limits.body_timeout, whole).await {
+        match self.parts.clock.timeout(limits.body_timeout, whole).await {
             Some(Ok(body)) => Ok(body.to_bytes().to_vec()),
             Some(Err(error)) if error.is::<LengthLimitError>() => {
                 let detail = format!("a body may have {} bytes at most", limits.max_body_bytes);
@@ -338,7 +317,7 @@ impl Api {
             return Err(Refusal::invalid("room", why).into());
         }
         caller.room(&room)?;
-        Ok((self.hub.connections_of(&user), room))
+        Ok((self.parts.hub.connections_of(&user), room))
     }
 }
 

@@ -36,14 +36,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::field::display;
 
-use crate::auth::{Attempts, Authenticator, Claimed, LiveRules, Reason, SECURITY, TokenError};
-use crate::backend::Backend;
-use crate::clock::Clock;
-use crate::config::{Config, LiveLimits, Origins};
-use crate::errand::Errands;
-use crate::hub::{Flusher, Hub};
-use crate::inquiry::Inquiries;
-use crate::metrics::Metrics;
+use crate::auth::{Attempts, Claimed, Reason, SECURITY, TokenError};
+use crate::config::{Config, Origins};
+use crate::hub::Flusher;
+use crate::parts::Parts;
 use crate::protocol::{Close, CloseCode, ErrorCode, Problem};
 
 pub(crate) use address::Addresses;
@@ -70,32 +66,16 @@ pub(crate) const GOODBYES_AT_ONCE: usize = 16;
 
 /// What every connection of a worker needs: shared by all of them.
 pub(crate) struct Door {
-    /// What is allowed.
-    pub(crate) limits: LiveLimits,
-    /// What tells the time.
-    pub(crate) clock: Clock,
-    /// Who is where.
-    pub(crate) hub: Arc<Hub>,
+    /// What the other door works with too.
+    pub(crate) parts: Parts,
     /// Who sends the events of rooms that these connections are the first in.
     pub(crate) flusher: Arc<Flusher>,
-    /// Decides who gets in.
-    pub(crate) authenticator: Arc<Authenticator>,
     /// The connections of each address.
     pub(crate) addresses: Arc<Addresses>,
     /// The failed attempts of each address.
     pub(crate) attempts: Arc<Attempts>,
-    /// What backends ask of clients.
-    pub(crate) inquiries: Arc<Inquiries>,
-    /// What is counted.
-    pub(crate) metrics: Arc<Metrics>,
     /// Whose pages may connect, where a token may be, and whom to believe.
     pub(crate) admission: Arc<ArcSwap<Admission>>,
-    /// Who may do what in rooms.
-    pub(crate) rules: LiveRules,
-    /// Whom to ask what rules leave open.
-    pub(crate) backend: Arc<Backend>,
-    /// What backends want to know of live connections.
-    pub(crate) errands: Arc<Errands>,
     /// Set when the gateway stops.
     pub(crate) stopping: CancellationToken,
     /// Turns for those who go, where many do at once.
@@ -162,11 +142,11 @@ async fn connect(State(door): State<Arc<Door>>, request: Request) -> Response {
         Ok(upgrade) => upgrade,
         Err(problem) => return problem.into_response(),
     };
-    let limits = door.limits.clone();
-    let clock = door.clock.clone();
+    let limits = door.parts.limits.clone();
+    let clock = door.parts.clock.clone();
     let tasks = door.tasks.clone();
     upgrade.on(&tasks, limits, clock, move |mut socket, place| {
-        door.metrics.connect();
+        door.parts.metrics.connect();
         socket.set_local(is_local(visitor.address));
         Life::begin(socket, door, Arrival { shown, visitor, place, visit })
     })
@@ -194,7 +174,7 @@ impl Door {
     /// Whether an address may try to prove something: it has not failed too often.
     fn check_attempts(&self, visitor: &Visitor) -> Result<(), Problem> {
         self.attempts.allow(visitor.address).map_err(|wait| {
-            self.metrics.limit("max_failures");
+            self.parts.metrics.limit("max_failures");
             self.count_refusal("too_many_attempts", visitor);
             let detail = "too many tokens from this address were refused: try again later";
             Problem::new(ErrorCode::TooManyAttempts, detail).retry_after(wait)
@@ -204,11 +184,11 @@ impl Door {
     /// Counts a connection of an address, if there is room for one more.
     fn visit(&self, visitor: &Visitor) -> Result<Option<Box<Visit>>, Problem> {
         let refuse = |limit: &'static str, code: ErrorCode, detail: String, wait: Duration| {
-            self.metrics.limit(limit);
+            self.parts.metrics.limit(limit);
             self.count_refusal(limit, visitor);
             Problem::new(code, detail).retry_after(wait)
         };
-        if self.hub.census().connections >= self.limits.get().max_connections {
+        if self.parts.hub.census().connections >= self.parts.limits.get().max_connections {
             let detail = "the gateway has as many connections as it takes: try again later".to_owned();
             return Err(refuse("max_connections", ErrorCode::Full, detail, RETRY_WHEN_FULL));
         }
@@ -226,7 +206,7 @@ impl Door {
 
     /// Notes a refusal that is not of a token.
     fn count_refusal(&self, reason: &'static str, visitor: &Visitor) {
-        self.metrics.refuse(reason);
+        self.parts.metrics.refuse(reason);
         tracing::warn!(target: SECURITY, reason, address = %visitor.address, origin = visitor.origin.as_deref(), "a connection was refused");
     }
 
@@ -234,7 +214,7 @@ impl Door {
     /// renewal has no visitor: its connection bears only so many.
     fn refuse(&self, error: &TokenError, visitor: Option<&Visitor>) -> Close {
         let (reason, address) = (error.reason, visitor.map(|visitor| visitor.address));
-        self.metrics.refuse(reason.as_str());
+        self.parts.metrics.refuse(reason.as_str());
         if let Some(address) = address.filter(|_| reason.is_suspicious()) {
             self.attempts.fail(address);
         }
@@ -248,7 +228,7 @@ impl Door {
             tracing::info!(target: SECURITY, reason = word, detail, address, sub, kid, iss, "a token was refused");
         }
         if reason == Reason::TooManyAnonymous {
-            self.metrics.limit("anonymous.max_connections");
+            self.parts.metrics.limit("anonymous.max_connections");
         }
         let code = match reason {
             Reason::Blocked => CloseCode::Kicked,

@@ -11,6 +11,7 @@
 //! main            arguments, signals          dev   a page and tokens to try it with
 //! server          binds, accepts, drains
 //! connection api  the two doors, which do not know each other
+//! parts           what both work with
 //! revoke errand inquiry   what both do
 //! hub  auth       who is where and fan-out · token, identity, may it?
 //! protocol  config  metrics  trace
@@ -28,6 +29,7 @@ mod errand;
 pub mod hub;
 mod inquiry;
 pub mod metrics;
+mod parts;
 pub mod protocol;
 mod revoke;
 pub mod server;

@@ -16,18 +16,16 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::api::{self, Api, Idempotency};
 pub use crate::api::{ApiKeys, Reloaded, Reread};
-use crate::auth::{Authenticator, LiveRules, Rules};
+use crate::auth::Authenticator;
 use crate::backend::Backend;
-use crate::config::{Config, ConfigError, LiveLimits, RoomTraits};
+use crate::config::{Config, ConfigError};
 use crate::connection::Admission;
-use crate::hub::{Hub, Presence};
-use crate::metrics::Metrics;
-use crate::protocol::RoomName;
+use crate::hub::Hub;
+use crate::parts::Parts;
 use certificate::{Certificate, server_config};
 pub use http::{Http, Until, accept};
 pub use listener::Listener;
 pub use live::Live;
-use live::Parts;
 use workers::{Workers, announce, flush};
 
 /// Where the gateway listens. The caller binds, and so knows the ports.
@@ -42,13 +40,8 @@ pub struct Listeners {
 /// A gateway that is ready to run.
 pub struct Gateway {
     config: Config,
-    hub: Arc<Hub>,
-    authenticator: Arc<Authenticator>,
-    rules: LiveRules,
+    parts: Parts,
     admission: Arc<ArcSwap<Admission>>,
-    limits: LiveLimits,
-    backend: Arc<Backend>,
-    metrics: Arc<Metrics>,
     certificate: Option<Certificate>,
     keys: ApiKeys,
     live: Live,
@@ -66,43 +59,14 @@ impl Gateway {
     pub fn new(config: Config) -> Result<Self, ConfigError> {
         config.check()?;
         let keys = ApiKeys::new(config.api_key.as_ref(), &config.api_keys)?;
-        let limits = LiveLimits::new(config.limits.clone());
-        let rules: LiveRules = Arc::new(ArcSwap::from_pointee(Rules::new(&config)));
-        let presence = Presence::new(config.clock.clone(), limits.clone());
-        let rules_of_hub = Arc::clone(&rules);
-        let limits_of_hub = limits.clone();
-        let traits = Box::new(move |room: &RoomName| {
-            let traits = rules_of_hub.load().traits(room);
-            let unlimited = traits.max_members == usize::MAX;
-            let max_members = if unlimited { limits_of_hub.get().max_members } else { traits.max_members };
-            RoomTraits { max_members, ..traits }
-        });
-        let hub = Hub::new(limits.clone(), config.workers, traits, presence);
-        let authenticator = Arc::new(Authenticator::new(&config, &limits)?);
+        let parts = Parts::new(&config)?;
         let admission = Arc::new(ArcSwap::from_pointee(Admission::of(&config)));
-        let metrics = Arc::default();
-        let backend = Arc::new(Backend::new(config.backend.as_ref(), &config.clock, &metrics, &config.tracer)?);
         let certificate = config.tls.as_ref().map(Certificate::read).transpose()?;
-        let parts = Parts {
-            certificate: certificate.clone(),
-            keys: keys.clone(),
-            limits: limits.clone(),
-            rules: Arc::clone(&rules),
-            admission: Arc::clone(&admission),
-            authenticator: Arc::clone(&authenticator),
-            backend: Arc::clone(&backend),
-            hub: Arc::clone(&hub),
-        };
-        let live = Live::new(config.clone(), parts);
+        let live = Live::new(config.clone(), parts.clone(), certificate.clone(), keys.clone(), Arc::clone(&admission));
         Ok(Self {
             config,
-            hub,
-            authenticator,
-            rules,
+            parts,
             admission,
-            limits,
-            backend,
-            metrics,
             certificate,
             keys,
             live,
@@ -128,7 +92,7 @@ impl Gateway {
 
     /// The hub: a program that runs the gateway inside itself publishes through it.
     pub fn hub(&self) -> &Arc<Hub> {
-        &self.hub
+        &self.parts.hub
     }
 
     /// Serves further routes on the public listener, beside its own: pages of a program that runs the
@@ -170,76 +134,81 @@ impl Gateway {
     /// the last client has gone, but on new connections only if nobody else has their socket.
     pub async fn run(self, listeners: Listeners, shutdown: impl Future<Output = ()>) -> Stopped {
         self.keys.log();
-        let (limits, clock, live) = (self.limits.clone(), self.config.clock.clone(), self.live.clone());
-        let tasks = TaskTracker::new();
-        let (drain, hands_over) = (self.drain.clone(), self.hands_over);
-        let (of_backends, ending) = (TaskTracker::new(), CancellationToken::new());
-        let (stopping, ended) = (CancellationToken::new(), CancellationToken::new());
+        let Parts { limits, clock, tracer, hub, backend, .. } = self.parts.clone();
+        let (clients, backends) = (TaskTracker::new(), TaskTracker::new());
+        let [stopping, ending, ended, all_told] = [(); 4].map(|()| CancellationToken::new());
         // Whoever drops this future instead of asking it to stop stops the accepting all the same.
-        let _stop_on_drop = (stopping.clone().drop_guard(), ended.clone().drop_guard(), ending.clone().drop_guard());
+        let _stop_on_drop = [&stopping, &ending, &ended].map(|token| token.clone().drop_guard());
+        let _driving = self.drive();
+        let telling = AbortOnDropHandle::new(tokio::spawn(Arc::clone(&backend).keep_telling(all_told.clone())));
+        self.serve_clients(listeners.public, &clients, &stopping, &ended);
+        let until =
+            Until { stopping: if self.hands_over { &stopping } else { &ending }.clone(), ending: ending.clone() };
+        self.serve_backends(listeners.backend, &backends, until);
 
-        let workers = Workers::new(&self, &tasks, &stopping);
-        let Self { hub, authenticator, rules, backend, metrics, certificate, keys, reread, config, .. } = self;
-        let tracer = config.tracer;
-        let all_told = CancellationToken::new();
-        let telling = tokio::spawn(Arc::clone(&backend).keep_telling(all_told.clone()));
-        let telling = AbortOnDropHandle::new(telling);
-        live.keep_keys();
-        let keeping = certificate.map(|certificate| tokio::spawn(certificate.keep(clock.clone())));
-        let _keeping = keeping.map(AbortOnDropHandle::new);
-        for (number, flusher) in hub.flushers().iter().enumerate().skip(1) {
-            if let Err(error) = workers.start(number, flusher, &listeners.public, ended.clone()) {
-                tracing::error!(%error, number, "a worker could not be started; the others serve on");
-            }
-        }
-        let (hub_of_api, errands, inquiries) =
-            (Arc::clone(&hub), Arc::clone(&workers.errands), Arc::clone(&workers.inquiries));
-        let idempotency = Idempotency::new(limits.clone(), clock.clone());
-        let api = Api {
-            keys,
-            limits: limits.clone(),
-            clock: clock.clone(),
-            tracer: tracer.clone(),
-            reread,
-            drain: drain.clone(),
-            idempotency,
-            hub: hub_of_api,
-            authenticator,
-            rules,
-            backend,
-            errands,
-            inquiries,
-            metrics,
-        };
-        let backend_door = Http::backend(api::routes(Arc::new(api)), clock.clone(), drain.clone());
-        let until = Until { stopping: if hands_over { &stopping } else { &ending }.clone(), ending: ending.clone() };
-        of_backends.spawn(accept(listeners.backend, backend_door, of_backends.clone(), until));
-        let [first, ..] = hub.flushers() else { return Stopped::Empty };
-        let _flushing = AbortOnDropHandle::new(tokio::spawn(flush(Arc::clone(first))));
-        let _announcing = AbortOnDropHandle::new(tokio::spawn(announce(Arc::clone(&hub), clock.clone())));
-        workers.accept(listeners.public, first);
-
-        tokio::select! { () = shutdown => drain.cancel(), () = drain.cancelled() => {} }
+        tokio::select! { () = shutdown => self.drain.cancel(), () = self.drain.cancelled() => {} }
         let delay = limits.get().drain_delay;
         tracing::info!(connections = hub.census().connections, ?delay, "draining");
         clock.sleep_until(clock.now() + delay).await;
         stopping.cancel();
-        live.stop();
+        self.live.stop();
         hub.close_all();
-        tasks.close();
+        clients.close();
         let limit = limits.get().drain_timeout;
-        let empty = clock.timeout(limit, tasks.wait()).await.is_some();
-        let stopped = if empty { Stopped::Empty } else { Stopped::TimedOut { connections: tasks.len() } };
+        let empty = clock.timeout(limit, clients.wait()).await.is_some();
+        let stopped = if empty { Stopped::Empty } else { Stopped::TimedOut { connections: clients.len() } };
         ending.cancel();
-        of_backends.close();
+        backends.close();
         // Those who have gone last have only now been added to what the backend is to be told.
         all_told.cancel();
-        let rest = async { tokio::join!(of_backends.wait(), telling) };
+        let rest = async { tokio::join!(backends.wait(), telling) };
         if clock.timeout(limit, rest).await.is_none() {
             tracing::warn!("some requests of backends did not end in time, or the backend was not told of everything");
         }
         tracer.end().await;
         stopped
+    }
+
+    /// Does what is to be done whoever comes: it ends when the handles are dropped.
+    fn drive(&self) -> Vec<AbortOnDropHandle<()>> {
+        let Parts { hub, clock, .. } = &self.parts;
+        self.live.keep_keys();
+        let announcing = tokio::spawn(announce(Arc::clone(hub), clock.clone()));
+        let flushing = hub.flushers().first().map(|first| tokio::spawn(flush(Arc::clone(first))));
+        let certificate = self.certificate.clone().map(|certificate| tokio::spawn(certificate.keep(clock.clone())));
+        [announcing].into_iter().chain(flushing).chain(certificate).map(AbortOnDropHandle::new).collect()
+    }
+
+    /// Accepts clients on every worker, of which this thread is the first.
+    fn serve_clients(
+        &self,
+        listener: Listener,
+        tasks: &TaskTracker,
+        stopping: &CancellationToken,
+        ended: &CancellationToken,
+    ) {
+        let workers = Workers::new(self, tasks, stopping);
+        let [first, others @ ..] = self.parts.hub.flushers() else { return };
+        for (number, flusher) in (1..).zip(others) {
+            if let Err(error) = workers.start(number, flusher, &listener, ended.clone()) {
+                tracing::error!(%error, number, "a worker could not be started; the others serve on");
+            }
+        }
+        workers.accept(listener, first);
+    }
+
+    /// Accepts backends.
+    fn serve_backends(&self, listener: Listener, tasks: &TaskTracker, until: Until) {
+        let Parts { limits, clock, .. } = &self.parts;
+        let api = Arc::new(Api {
+            parts: self.parts.clone(),
+            keys: self.keys.clone(),
+            reread: self.reread.clone(),
+            drain: self.drain.clone(),
+            idempotency: Idempotency::new(limits.clone(), clock.clone()),
+        });
+        let http = Http::backend(api::routes(api), clock.clone(), self.drain.clone());
+        tasks.spawn(accept(listener, http, tasks.clone(), until));
     }
 }
 

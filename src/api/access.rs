@@ -40,8 +40,8 @@ struct Rechecked {
 async fn recheck(State(api): State<Arc<Api>>, caller: Caller, path: PathName) -> Result<Response, Problem> {
     let user: UserId = named("user", path)?;
     caller.user(&user)?;
-    api.backend.forget(&user);
-    let members = api.hub.connections_of(&user);
+    api.parts.backend.forget(&user);
+    let members = api.parts.hub.connections_of(&user);
     members.iter().for_each(|member| member.notify(RECHECK));
     Ok(json(&Rechecked { connections: members.len() }))
 }
@@ -103,11 +103,11 @@ async fn explain(
             (user, explanations)
         }
         (None, Some(token)) => {
-            let identity = api.authenticator.authenticate(&Credential::Token(token.into()), None).await;
+            let identity = api.parts.authenticator.authenticate(&Credential::Token(token.into()), None).await;
             let refused = |error: TokenError| Refusal::invalid("token", &format!("is refused: {}", error.detail));
             let identity = identity.map_err(refused)?;
             caller.user(&identity.user)?;
-            let ruling = api.rules.load().explain(&identity, action, &room);
+            let ruling = api.parts.rules.load().explain(&identity, action, &room);
             (identity.user, vec![Explanation { by: "token", connection: None, ruling }])
         }
         _ => return Err(Refusal::invalid("user", "or `token` is needed, and not both").into()),
@@ -119,15 +119,15 @@ impl Api {
     /// What each connection of a user may do; if there is none, what the name alone allows.
     async fn explain_user(&self, user: &UserId, action: Permission, room: &RoomName) -> Vec<Explanation> {
         let mut explanations = Vec::new();
-        for member in self.hub.connections_of(user).iter().take(self.limits.get().max_listed_members) {
-            let asking = self.errands.ask(member, action, room.clone());
+        for member in self.parts.hub.connections_of(user).iter().take(self.parts.limits.get().max_listed_members) {
+            let asking = self.parts.errands.ask(member, action, room.clone());
             // Nothing is said by one that has gone.
-            if let Some(Some(ruling)) = self.clock.timeout(ANSWER_TIME, asking).await {
+            if let Some(Some(ruling)) = self.parts.clock.timeout(ANSWER_TIME, asking).await {
                 explanations.push(Explanation { by: "connection", connection: Some(member.id()), ruling });
             }
         }
         if explanations.is_empty() {
-            let ruling = self.rules.load().explain(&Identity::of(user.clone()), action, room);
+            let ruling = self.parts.rules.load().explain(&Identity::of(user.clone()), action, room);
             explanations.push(Explanation { by: "user", connection: None, ruling });
         }
         explanations

@@ -63,7 +63,7 @@ struct Keys {
     responses((status = 200, body = Readiness), (status = 503, description = "`reasons` says why not.", body = Readiness))
 )]
 async fn ready(State(api): State<Arc<Api>>) -> Response {
-    let issuers = api.authenticator.verifier().keys_status().into_iter().map(|(issuer, status)| Keys {
+    let issuers = api.parts.authenticator.verifier().keys_status().into_iter().map(|(issuer, status)| Keys {
         issuer,
         keys: status.keys,
         age_seconds: status.age.map(|age| age.as_secs()),
@@ -77,6 +77,6 @@ async fn ready(State(api): State<Arc<Api>>) -> Response {
         reasons.push("it is draining, and takes no more clients".to_owned());
     }
     let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let connections = api.hub.census().connections;
+    let connections = api.parts.hub.census().connections;
     (status, json(&Readiness { ready: reasons.is_empty(), reasons, connections, issuers })).into_response()
 }

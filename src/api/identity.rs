@@ -69,7 +69,7 @@ async fn ticket(State(api): State<Arc<Api>>, caller: Caller, request: Request) -
     let details = details(&wanted)?;
     let valid_for = within("valid_for", wanted.valid_for, TICKET_SECONDS, MAX_TICKET_SECONDS)?;
     let expires_in = within("expires_in", wanted.expires_in, CONNECTION_SECONDS, MAX_CONNECTION_SECONDS)?;
-    let made = api.authenticator.tickets().make(Offer {
+    let made = api.parts.authenticator.tickets().make(Offer {
         user: wanted.user,
         grants,
         details,
@@ -119,7 +119,7 @@ struct KeptRevocation {
 async fn add(State(api): State<Arc<Api>>, caller: Caller, request: Request) -> Result<Response, Problem> {
     let body = api.body(request).await?;
     let RevocationRequest { what, until } = RevocationRequest::parse(text(&body)?, api.bounds())?;
-    let now = api.clock.unix();
+    let now = api.parts.clock.unix();
     let subject = match what {
         Revoked::Token { jti, issuer } => Subject::Token { jti, issuer },
         Revoked::Session { sid, issuer } => Subject::Session { sid, issuer },
@@ -150,8 +150,8 @@ struct Revocations {
 )]
 async fn list(State(api): State<Arc<Api>>, caller: Caller) -> Result<Response, Problem> {
     caller.everything("the list of revocations")?;
-    let revocations = api.authenticator.revocations();
-    let (total, listed) = revocations.list(api.limits.get().max_listed_members);
+    let revocations = api.parts.authenticator.revocations();
+    let (total, listed) = revocations.list(api.parts.limits.get().max_listed_members);
     Ok(json(&Revocations { total, kept: revocations.are_kept(), revocations: listed }))
 }
 
@@ -164,7 +164,7 @@ async fn list(State(api): State<Arc<Api>>, caller: Caller) -> Result<Response, P
 )]
 async fn one(State(api): State<Arc<Api>>, caller: Caller, path: PathName) -> Result<Response, Problem> {
     let revocation = api.revocation(&caller, path)?;
-    Ok(json(&KeptRevocation { revocation, kept: api.authenticator.revocations().are_kept() }))
+    Ok(json(&KeptRevocation { revocation, kept: api.parts.authenticator.revocations().are_kept() }))
 }
 
 #[derive(Serialize, ToSchema)]
@@ -182,7 +182,7 @@ struct Removed {
 )]
 async fn remove(State(api): State<Arc<Api>>, caller: Caller, path: PathName) -> Result<Response, Problem> {
     let id = api.revocation(&caller, path)?.id;
-    match api.authenticator.revocations().remove_one(id).await {
+    match api.parts.authenticator.revocations().remove_one(id).await {
         Ok(true) => Ok(json(&Removed { removed: id })),
         Ok(false) => Err(no_such_revocation()),
         Err(error) => Err(not_done(&error)),
@@ -224,7 +224,7 @@ struct Unblocked {
 async fn unblock(State(api): State<Arc<Api>>, caller: Caller, path: PathName) -> Result<Response, Problem> {
     let user: UserId = named("user", path)?;
     caller.user(&user)?;
-    let unblocked = api.authenticator.revocations().unblock(&user).await.map_err(|error| not_done(&error))?;
+    let unblocked = api.parts.authenticator.revocations().unblock(&user).await.map_err(|error| not_done(&error))?;
     Ok(json(&Unblocked { unblocked }))
 }
 
@@ -232,17 +232,17 @@ impl Api {
     /// The revocation in the path, if the key reaches it.
     fn revocation(&self, caller: &Caller, path: PathName) -> Result<Revocation, Problem> {
         let id = path.ok().and_then(|id| id.parse().ok());
-        let found = id.and_then(|id| self.authenticator.revocations().get(id)).ok_or_else(no_such_revocation)?;
+        let found = id.and_then(|id| self.parts.authenticator.revocations().get(id)).ok_or_else(no_such_revocation)?;
         caller.subject(&found.subject).map(|()| found)
     }
 
     async fn revoke(&self, subject: Subject, until: Option<u64>) -> Result<Response, Problem> {
-        if until.is_some_and(|until| until <= self.clock.unix().as_secs()) {
+        if until.is_some_and(|until| until <= self.parts.clock.unix().as_secs()) {
             return Err(Refusal::invalid("until", "must be in the future").into());
         }
-        match revoke(&self.authenticator, &self.hub, subject, until).await {
+        match revoke(&self.parts.authenticator, &self.parts.hub, subject, until).await {
             Ok(revocation) => {
-                let kept = self.authenticator.revocations().are_kept();
+                let kept = self.parts.authenticator.revocations().are_kept();
                 Ok(json(&KeptRevocation { revocation, kept }))
             }
             Err(error) => Err(not_done(&error)),

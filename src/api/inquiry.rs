@@ -30,8 +30,8 @@ pub(super) async fn request(State(api): State<Arc<Api>>, caller: Caller, request
             Asked::Connection(_) => caller.everything("connections by their ids")?,
         }
         let members = api.asked(&to)?;
-        let asking = api.inquiries.ask(members, &event, data, wait, &trace).map_err(|error| not_asked(&error))?;
-        let _in_time_or_not = api.clock.timeout(timeout, asking.done()).await;
+        let asking = api.parts.inquiries.ask(members, &event, data, wait, &trace).map_err(|error| not_asked(&error))?;
+        let _in_time_or_not = api.parts.clock.timeout(timeout, asking.done()).await;
         Ok(json(&asking.answers()))
     };
     api.traced("POST /v1/request", request, answer).await
@@ -41,10 +41,10 @@ impl Api {
     /// The connections that are asked.
     fn asked(&self, to: &Asked) -> Result<Vec<Arc<Member>>, Problem> {
         let members = match to {
-            Asked::User(user) => self.hub.connections_of(user),
-            Asked::Connection(id) => self.hub.connection(*id).into_iter().collect(),
+            Asked::User(user) => self.parts.hub.connections_of(user),
+            Asked::Connection(id) => self.parts.hub.connection(*id).into_iter().collect(),
         };
-        let max = self.limits.get().max_listed_members;
+        let max = self.parts.limits.get().max_listed_members;
         if members.len() > max {
             return Err(Refusal::invalid("to", &format!("stands for more than {max} connections")).into());
         }

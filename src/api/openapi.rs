@@ -63,7 +63,7 @@ fn secured(mut paths: Paths, actions: &[&str]) -> Paths {
 /// This description, with the limits that are in force.
 #[utoipa::path(get, path = "/v1/openapi.json", operation_id = "openapi", responses((status = 200, body = Value)))]
 pub(super) async fn openapi(State(api): State<Arc<Api>>) -> Response {
-    json(&document(super::operations().into_openapi(), &api.limits.get()))
+    json(&document(super::operations().into_openapi(), &api.parts.limits.get()))
 }
 
 /// The whole document: what the operations say, and what they have in common.
@@ -279,36 +279,21 @@ described!(ConnectionId, ObjectBuilder::new().schema_type(Type::String).pattern(
 mod tests {
     use std::collections::BTreeSet;
 
-    use arc_swap::ArcSwap;
-
     use super::*;
-    use crate::auth::{Authenticator, LiveRules, Rules};
-    use crate::backend::Backend;
-    use crate::config::{Config, LiveLimits, RoomTraits, Secret};
-    use crate::hub::{Hub, Presence};
+    use crate::config::{Config, Secret};
+    use crate::parts::Parts;
 
     /// axum tells nobody its routes but whoever prints them.
     #[test]
     fn every_route_is_described() {
         let config = Config::new(Secret::new("a-secret-of-32-bytes-for-this-test"), Secret::new("0123456789abcdef"));
-        let limits = LiveLimits::new(Limits::DEFAULT);
-        let rules: LiveRules = Arc::new(ArcSwap::from_pointee(Rules::new(&config)));
-        let (metrics, presence) = (Arc::default(), Presence::new(config.clock.clone(), limits.clone()));
+        let parts = Parts::new(&config).unwrap();
         let api = Api {
             keys: super::super::ApiKeys::new(config.api_key.as_ref(), &[]).unwrap(),
-            hub: Hub::new(limits.clone(), config.workers, Box::new(|_| RoomTraits::default()), presence),
-            authenticator: Arc::new(Authenticator::new(&config, &limits).unwrap()),
-            rules,
-            backend: Arc::new(Backend::new(None, &config.clock, &metrics, &config.tracer).unwrap()),
-            errands: Arc::default(),
-            idempotency: super::super::Idempotency::new(limits.clone(), config.clock.clone()),
-            inquiries: Arc::default(),
-            metrics,
-            limits,
-            clock: config.clock,
-            tracer: config.tracer,
+            idempotency: super::super::Idempotency::new(parts.limits.clone(), config.clock),
             reread: None,
             drain: Default::default(),
+            parts,
         };
         let printed = format!("{:?}", super::super::routes(Arc::new(api)));
         let routes: BTreeSet<&str> =

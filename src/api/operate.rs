@@ -62,5 +62,5 @@ struct Draining {
 async fn drain(State(api): State<Arc<Api>>, caller: Caller) -> Result<Response, Problem> {
     caller.everything("all clients")?;
     api.drain.cancel();
-    Ok(json(&Draining { connections: api.hub.census().connections }))
+    Ok(json(&Draining { connections: api.parts.hub.census().connections }))
 }

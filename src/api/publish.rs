@@ -106,7 +106,7 @@ impl Api {
             },
             None => None,
         };
-        let expires = publish.ttl.map(|ttl| Expiry::after(&self.clock, ttl));
+        let expires = publish.ttl.map(|ttl| Expiry::after(&self.parts.clock, ttl));
         let event = Event {
             to: &publish.to,
             except: &publish.except,
@@ -115,7 +115,7 @@ impl Api {
             data: publish.data,
             expires: expires.as_ref(),
         };
-        let reached = self.hub.publish(&event, None).traced(trace.clone()).await;
+        let reached = self.parts.hub.publish(&event, None).traced(trace.clone()).await;
         if let Some(turn) = attempt {
             turn.done(reached);
         }

@@ -41,7 +41,7 @@ pub(super) async fn enter(socket: &mut Socket, door: Arc<Door>, arrival: Arrival
     };
     let entered = tokio::select! {
         biased;
-        () = door.stopping.cancelled() => Err(door.hub.restarting(id).into()),
+        () = door.stopping.cancelled() => Err(door.parts.hub.restarting(id).into()),
         entered = prove(socket, &door, shown, &visitor) => entered,
     };
     let (identity, first) = match entered {
@@ -68,10 +68,10 @@ async fn prove(
     let (credential, first) = match shown {
         Ok(Some(credential)) => (credential, None),
         Ok(None) => {
-            socket.set_max_message_bytes(door.limits.get().max_token_bytes + AUTH_FRAME_BYTES);
+            socket.set_max_message_bytes(door.parts.limits.get().max_token_bytes + AUTH_FRAME_BYTES);
             socket.set_patience(true);
             let first = first_message(socket, door, visitor).await?;
-            socket.set_max_message_bytes(door.limits.get().max_message_bytes);
+            socket.set_max_message_bytes(door.parts.limits.get().max_message_bytes);
             socket.set_patience(false);
             let credential = credential_in(door, text_of(&first)?, visitor)?;
             (credential, Some(first))
@@ -79,11 +79,11 @@ async fn prove(
         Err(error) => return Err(door.refuse(&error, Some(visitor)).into()),
     };
     // In a box: what waits for its first frame is to take no room for this.
-    let authenticating = Box::pin(door.authenticator.authenticate(&credential, visitor.origin.as_deref()));
+    let authenticating = Box::pin(door.parts.authenticator.authenticate(&credential, visitor.origin.as_deref()));
     let proof = socket.meanwhile(authenticating).await?;
     match proof {
         Ok(identity) => {
-            door.metrics.accept();
+            door.parts.metrics.accept();
             Ok((identity, first))
         }
         Err(error) => Err(door.refuse(&error, Some(visitor)).into()),
@@ -92,13 +92,13 @@ async fn prove(
 
 /// Whether a user may have one more connection. If the oldest is to go instead, that is done later.
 fn check_user(door: &Door, identity: &Identity, visitor: &Visitor) -> Result<(), Close> {
-    let limits = door.limits.get();
+    let limits = door.parts.limits.get();
     let max = limits.connections_per_user(is_local(visitor.address));
     let (Some(max), WhenFull::Refuse) = (max, limits.when_user_is_full) else { return Ok(()) };
-    if door.hub.members_of(&RoomName::personal(&identity.user), 0).0 < max {
+    if door.parts.hub.members_of(&RoomName::personal(&identity.user), 0).0 < max {
         return Ok(());
     }
-    door.metrics.limit("max_connections_per_user");
+    door.parts.metrics.limit("max_connections_per_user");
     door.count_refusal("max_connections_per_user", visitor);
     Err(Close::new(CloseCode::LimitExceeded, "this user has as many connections as one may have"))
 }
@@ -112,8 +112,8 @@ fn new_id() -> Result<ConnectionId, Close> {
 
 /// Waits for the first message, within a time limit that no ping and no part of a frame extends.
 async fn first_message(socket: &mut Socket, door: &Door, visitor: &Visitor) -> Result<Message, Ended> {
-    let clock = &door.clock;
-    let deadline = clock.now() + door.limits.get().auth_timeout;
+    let clock = &door.parts.clock;
+    let deadline = clock.now() + door.parts.limits.get().auth_timeout;
     loop {
         match socket.receive(deadline).await? {
             Some(message) => return Ok(message),

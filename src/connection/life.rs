@@ -63,7 +63,7 @@ impl Stage {
 /// Says goodbye. Thousands may go at once; they take turns, so that whoever comes or speaks meanwhile
 /// waits for a few of them and not for all.
 async fn end(mut socket: Box<Socket>, ended: Ended, door: Arc<Door>) {
-    let _closing = door.metrics.closing(match &ended {
+    let _closing = door.parts.metrics.closing(match &ended {
         Ended::ByUs(close) => close.code.word(),
         Ended::ByPeer => "peer",
         Ended::Lost => "lost",
@@ -71,7 +71,7 @@ async fn end(mut socket: Box<Socket>, ended: Ended, door: Arc<Door>) {
     if let Ended::ByUs(close) = &ended
         && let Some(limit) = limit_behind(close.code)
     {
-        door.metrics.limit(limit);
+        door.parts.metrics.limit(limit);
     }
     let turn = door.goodbyes.acquire().await;
     let announcement = match &ended {

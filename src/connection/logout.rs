@@ -23,13 +23,13 @@ pub(super) async fn backchannel(State(door): State<Arc<Door>>, request: Request)
     if let Err(problem) = door.check_attempts(&visitor) {
         return problem.into_response();
     }
-    let body = Limited::new(request.into_body(), door.limits.get().max_token_bytes + FORM_BYTES).collect().await;
+    let body = Limited::new(request.into_body(), door.parts.limits.get().max_token_bytes + FORM_BYTES).collect().await;
     let Ok(body) = body.map(http_body_util::Collected::to_bytes) else {
         return refused("the body is too long or not whole");
     };
     let mut tokens = form_urlencoded::parse(&body).filter(|(name, _)| name == "logout_token").map(|(_, token)| token);
     let (Some(token), None) = (tokens.next(), tokens.next()) else { return refused("there must be one logout_token") };
-    let subject = match door.authenticator.verifier().verify_logout(&token).await {
+    let subject = match door.parts.authenticator.verifier().verify_logout(&token).await {
         Ok(subject) => subject,
         Err(error) => {
             let close = door.refuse(&error, Some(&visitor));
@@ -39,7 +39,7 @@ pub(super) async fn backchannel(State(door): State<Arc<Door>>, request: Request)
             return refused(&close.reason);
         }
     };
-    match revoke(&door.authenticator, &door.hub, subject, None).await {
+    match revoke(&door.parts.authenticator, &door.parts.hub, subject, None).await {
         Ok(_) => (StatusCode::OK, [(CACHE_CONTROL, "no-store")]).into_response(),
         Err(error) => {
             tracing::error!(%error, "a logout could not be stored");

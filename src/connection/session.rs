@@ -119,9 +119,9 @@ impl Drop for Session {
         // Whoever asks is not to wait for somebody who has gone. It has left the hub first: whoever asks
         // from now on does not find it, or sees that it has left.
         self.membership.end();
-        self.door.inquiries.lose(self.member().id());
+        self.door.parts.inquiries.lose(self.member().id());
         if self.member().take_notices() & ERRAND != 0 {
-            drop(self.door.errands.take(self.member().id()));
+            drop(self.door.parts.errands.take(self.member().id()));
         }
     }
 }
@@ -140,14 +140,14 @@ fn limit_behind(code: ErrorCode) -> Option<&'static str> {
 }
 
 pub(super) fn bounds(door: &Door) -> Bounds {
-    let limits = door.limits.get();
+    let limits = door.parts.limits.get();
     Bounds { max_depth: limits.max_depth, max_targets: limits.max_targets }
 }
 
 /// When a connection that begins now has lived as long as one may, in milliseconds since the Unix epoch.
 fn lives_until(door: &Door) -> u64 {
-    let lifetime = door.limits.get().lifetime();
-    let until = lifetime.and_then(|lifetime| u64::try_from((door.clock.unix() + lifetime).as_millis()).ok());
+    let lifetime = door.parts.limits.get().lifetime();
+    let until = lifetime.and_then(|lifetime| u64::try_from((door.parts.clock.unix() + lifetime).as_millis()).ok());
     until.unwrap_or(u64::MAX)
 }
 
@@ -172,7 +172,7 @@ impl Session {
         let (expires_at, expires_in) = expiry(&identity, &door);
         let rooms = [RoomName::personal(&identity.user)];
         let user = &identity.user;
-        let max_message_bytes = door.limits.get().max_message_bytes;
+        let max_message_bytes = door.parts.limits.get().max_message_bytes;
         let welcome =
             Response::Welcome { connection: id, user, expires_at, expires_in, rooms: &rooms, max_message_bytes };
         outbox.push(welcome.frame());
@@ -180,10 +180,10 @@ impl Session {
             outbox.push(Response::renewed(answer_to, expires_at, expires_in).frame());
         }
         let membership =
-            door.hub.enter(id, identity.user.clone(), outbox, Arc::clone(&door.flusher), identity.profile());
+            door.parts.hub.enter(id, identity.user.clone(), outbox, Arc::clone(&door.flusher), identity.profile());
         let mut session = Box::new(Self {
             warn_at: None,
-            look_at: door.clock.now(),
+            look_at: door.parts.clock.now(),
             lives_until: lives_until(&door),
             bad_frames: 0,
             changes: 0,
@@ -198,8 +198,8 @@ impl Session {
         session.mark();
         session.plan_warning();
         let (door, user, connection) = (&session.door, &session.identity.user, session.member().id());
-        door.backend.tell(|| {
-            let (at, connections) = (door.clock.unix().as_secs(), connections_of(user, door));
+        door.parts.backend.tell(|| {
+            let (at, connections) = (door.parts.clock.unix().as_secs(), connections_of(user, door));
             Event::Connected { user: user.clone(), connection, at, connections }
         });
         session
@@ -208,19 +208,19 @@ impl Session {
     /// Closes the oldest of the user's connections that are too many with this one.
     pub(super) fn replace_oldest(&self, is_local: bool) {
         let (door, personal) = (&self.door, RoomName::personal(&self.identity.user));
-        let Some(max) = door.limits.get().connections_per_user(is_local) else { return };
-        if door.hub.members_of(&personal, 0).0 <= max {
+        let Some(max) = door.parts.limits.get().connections_per_user(is_local) else { return };
+        if door.parts.hub.members_of(&personal, 0).0 <= max {
             return;
         }
-        let mut connections = door.hub.connections_of(&self.identity.user);
+        let mut connections = door.parts.hub.connections_of(&self.identity.user);
         connections.sort_by_key(|member| member.order());
         let excess = connections.len().saturating_sub(max);
         for member in connections.iter().take(excess) {
             let reason = "a newer connection of this user took its place";
-            if door.hub.close(member, Close::new(CloseCode::Replaced, reason)) {
+            if door.parts.hub.close(member, Close::new(CloseCode::Replaced, reason)) {
                 let user = self.identity.user.as_str();
                 tracing::info!(target: SECURITY, reason = "max_connections_per_user", user, "the oldest connection was closed");
-                door.metrics.limit("max_connections_per_user");
+                door.parts.metrics.limit("max_connections_per_user");
             }
         }
     }
@@ -238,8 +238,8 @@ impl Session {
             tracing::warn!(target: SECURITY, code, reason = &*close.reason, user, "a client was closed");
         }
         let (code, reason) = (close.map(|close| close.code.number()), close.map(|close| close.reason.to_string()));
-        let at = door.clock.unix().as_secs();
-        door.backend.tell(|| {
+        let at = door.parts.clock.unix().as_secs();
+        door.parts.backend.tell(|| {
             let connections = connections_of(&user, &door);
             Event::Disconnected { user, connection, at, connections, code, reason }
         });
@@ -282,7 +282,7 @@ impl Session {
             self.door.flusher.traffic().heard(message.len());
         }
         if socket.take_slowed() {
-            self.door.metrics.limit("max_frames_per_second");
+            self.door.parts.metrics.limit("max_frames_per_second");
         }
         received
     }
@@ -314,7 +314,7 @@ impl Session {
 
     /// Gives back the room for what is under way, if nothing is.
     fn settle(&mut self) {
-        let now = self.door.clock.now();
+        let now = self.door.parts.clock.now();
         self.busy.take_if(|busy| busy.held.is_none() && busy.pending.is_empty() && busy.pace.is_idle(now));
     }
 
@@ -361,7 +361,7 @@ impl Session {
                 // Asked when they are polled: one event must not take the turns of everybody.
                 let questions: Vec<_> = rooms.into_iter().map(ask).collect();
                 let asking =
-                    stream::iter(questions).buffered(self.door.limits.get().max_pending.max(1)).collect().boxed();
+                    stream::iter(questions).buffered(self.door.parts.limits.get().max_pending.max(1)).collect().boxed();
                 self.hold(Held::Unasked { message, asking });
                 Ok(())
             }
@@ -407,6 +407,7 @@ impl Session {
     /// Hands an answer to the backend that has asked.
     fn answer(&self, id: Option<RequestId<'_>>, reply_to: InquiryId, data: &RawValue) -> Result<(), Refusal> {
         self.door
+            .parts
             .inquiries
             .answer(reply_to, self.member().id(), data)
             .map_err(|error| Refusal::of(ErrorCode::NotAsked, "reply_to", error.to_string()))?;
@@ -434,8 +435,8 @@ impl Session {
             self.decide_anew();
         }
         if notices & ERRAND != 0 {
-            for question in self.door.errands.take(self.member().id()) {
-                let ruling = self.door.rules.load().explain(&self.identity, question.permission, &question.room);
+            for question in self.door.parts.errands.take(self.member().id()) {
+                let ruling = self.door.parts.rules.load().explain(&self.identity, question.permission, &question.room);
                 // Whoever asked may have gone.
                 let _gone = question.answer.send(ruling);
             }
@@ -446,12 +447,12 @@ impl Session {
     /// many tokens tried: each of those costs a signature and a line in the log.
     fn refuse(&mut self, id: Option<RequestId<'_>>, refusal: &Refusal) -> Result<(), Close> {
         if let Some(limit) = limit_behind(refusal.code) {
-            self.door.metrics.limit(limit);
+            self.door.parts.metrics.limit(limit);
         }
         self.say(&Response::refused(id, refusal));
         self.bad_frames += u32::from(refusal.code.is_counted());
-        if self.bad_frames as usize > self.door.limits.get().max_bad_frames {
-            self.door.metrics.limit("max_bad_frames");
+        if self.bad_frames as usize > self.door.parts.limits.get().max_bad_frames {
+            self.door.parts.metrics.limit("max_bad_frames");
             let reason = format!("too many bad frames, the last because {}", refusal.message);
             return Err(Close::new(CloseCode::BadFrame, reason));
         }
@@ -471,5 +472,5 @@ impl Session {
 /// How many connections a user has.
 fn connections_of(user: &UserId, door: &Door) -> usize {
     // Not those themselves: this is counted while no other event can be made.
-    door.hub.members_of(&RoomName::personal(user), 0).0
+    door.parts.hub.members_of(&RoomName::personal(user), 0).0
 }

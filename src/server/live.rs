@@ -7,12 +7,11 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::ApiKeys;
-use crate::auth::{Authenticator, LiveRules, Rules};
-use crate::backend::Backend;
-use crate::config::{Config, ConfigError, LiveLimits};
+use crate::auth::Rules;
+use crate::config::{Config, ConfigError};
 use crate::connection::Admission;
 use crate::errand::RECHECK;
-use crate::hub::Hub;
+use crate::parts::Parts;
 
 use super::Gateway;
 use super::certificate::Certificate;
@@ -22,20 +21,11 @@ use super::certificate::Certificate;
 #[derive(Clone)]
 pub struct Live(Arc<Inner>);
 
-/// The parts of a gateway that can be replaced, or hear of it.
-pub(super) struct Parts {
-    pub(super) certificate: Option<Certificate>,
-    pub(super) keys: ApiKeys,
-    pub(super) limits: LiveLimits,
-    pub(super) rules: LiveRules,
-    pub(super) admission: Arc<ArcSwap<Admission>>,
-    pub(super) authenticator: Arc<Authenticator>,
-    pub(super) backend: Arc<Backend>,
-    pub(super) hub: Arc<Hub>,
-}
-
 struct Inner {
     parts: Parts,
+    certificate: Option<Certificate>,
+    keys: ApiKeys,
+    admission: Arc<ArcSwap<Admission>>,
     /// What holds now.
     config: Mutex<Config>,
     /// Ends the tasks that keep the issuers' keys; none runs before the gateway does.
@@ -43,8 +33,15 @@ struct Inner {
 }
 
 impl Live {
-    pub(super) fn new(config: Config, parts: Parts) -> Self {
-        Self(Arc::new(Inner { parts, config: Mutex::new(config), keeping: Mutex::default() }))
+    pub(super) fn new(
+        config: Config,
+        parts: Parts,
+        certificate: Option<Certificate>,
+        keys: ApiKeys,
+        admission: Arc<ArcSwap<Admission>>,
+    ) -> Self {
+        let (config, keeping) = (Mutex::new(config), Mutex::default());
+        Self(Arc::new(Inner { parts, certificate, keys, admission, config, keeping }))
     }
 
     /// Goes on with this: its issuers and their keys, API keys, rules, limits, origins and proxies. The
@@ -54,16 +51,16 @@ impl Live {
     /// # Errors
     /// The first setting that cannot be; then nothing has changed.
     pub fn apply(&self, config: Config) -> Result<(), ConfigError> {
-        let parts = &self.0.parts;
-        let mut before = self.0.config.lock();
+        let Inner { parts, certificate, keys, admission, config: before, .. } = &*self.0;
+        let mut before = before.lock();
         Gateway::check(&config)?;
-        if let Some(certificate) = &parts.certificate {
+        if let Some(certificate) = certificate {
             certificate.reload()?;
         }
-        parts.keys.replace(config.api_key.as_ref(), &config.api_keys)?;
+        keys.replace(config.api_key.as_ref(), &config.api_keys)?;
         parts.authenticator.replace(&config)?;
         parts.limits.set(config.limits.clone());
-        parts.admission.store(Arc::new(Admission::of(&config)));
+        admission.store(Arc::new(Admission::of(&config)));
         let who = |config: &Config| (config.rooms.clone(), config.anonymous.clone());
         if who(&before) != who(&config) {
             parts.rules.store(Arc::new(Rules::new(&config)));

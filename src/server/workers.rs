@@ -14,63 +14,44 @@ use super::Gateway;
 use super::certificate::Certificate;
 use super::http::{Http, Until, accept};
 use super::listener::Listener;
-use crate::auth::{Attempts, Authenticator, LiveRules};
-use crate::backend::Backend;
+use crate::auth::Attempts;
 use crate::clock::Clock;
-use crate::config::{Config, LiveLimits};
+use crate::config::Config;
 use crate::connection::{self, Addresses, Admission, Door, GOODBYES_AT_ONCE, Places, Preface};
-use crate::errand::Errands;
 use crate::hub::{Flusher, Hub};
-use crate::inquiry::Inquiries;
-use crate::metrics::Metrics;
+use crate::parts::Parts;
 
 /// The threads that serve clients. Each has a runtime of its own, accepts from the same socket, and
 /// keeps the connections that it has accepted: so no task and no timer of theirs is ever shared.
 pub(super) struct Workers {
-    limits: LiveLimits,
-    clock: Clock,
+    parts: Parts,
     routes: Router,
-    authenticator: Arc<Authenticator>,
     addresses: Arc<Addresses>,
     attempts: Arc<Attempts>,
-    pub(super) inquiries: Arc<Inquiries>,
-    metrics: Arc<Metrics>,
     admission: Arc<ArcSwap<Admission>>,
-    rules: LiveRules,
-    backend: Arc<Backend>,
-    pub(super) errands: Arc<Errands>,
     /// For all workers together.
     places: Places,
     preface: Option<Arc<Preface>>,
-    hub: Arc<Hub>,
     tasks: TaskTracker,
     stopping: CancellationToken,
 }
 
 impl Workers {
     pub(super) fn new(gateway: &Gateway, tasks: &TaskTracker, stopping: &CancellationToken) -> Self {
-        let Gateway { config, hub, authenticator, rules, admission, limits, backend, metrics, routes, .. } = gateway;
+        let Gateway { config, parts, admission, routes, .. } = gateway;
         let tls = gateway.certificate.as_ref().map(Certificate::current);
         let Config { proxy_protocol, .. } = *config;
         let preface = Preface { proxy_protocol, admission: Arc::clone(admission), tls };
         let has_preface = proxy_protocol || preface.tls.is_some();
         let preface = has_preface.then(|| Arc::new(preface));
         Self {
-            limits: limits.clone(),
-            clock: config.clock.clone(),
+            addresses: Addresses::new(parts.limits.clone(), parts.clock.clone()),
+            attempts: Arc::new(Attempts::new(parts.limits.clone(), parts.clock.clone())),
+            places: Places::new(parts.limits.clone(), &parts.metrics),
+            parts: parts.clone(),
             routes: routes.clone(),
-            authenticator: Arc::clone(authenticator),
-            addresses: Addresses::new(limits.clone(), config.clock.clone()),
-            attempts: Arc::new(Attempts::new(limits.clone(), config.clock.clone())),
-            inquiries: Arc::default(),
-            metrics: Arc::clone(metrics),
             admission: Arc::clone(admission),
-            rules: Arc::clone(rules),
-            backend: Arc::clone(backend),
-            errands: Arc::default(),
-            places: Places::new(limits.clone(), metrics),
             preface,
-            hub: Arc::clone(hub),
             tasks: tasks.clone(),
             stopping: stopping.clone(),
         }
@@ -79,26 +60,18 @@ impl Workers {
     /// Accepts clients on the runtime that this is called on; `flusher` must be driven there.
     pub(super) fn accept(&self, listener: Listener, flusher: &Arc<Flusher>) {
         let door = Arc::new(Door {
-            limits: self.limits.clone(),
-            clock: self.clock.clone(),
-            hub: Arc::clone(&self.hub),
+            parts: self.parts.clone(),
             flusher: Arc::clone(flusher),
-            authenticator: Arc::clone(&self.authenticator),
             addresses: Arc::clone(&self.addresses),
             attempts: Arc::clone(&self.attempts),
-            inquiries: Arc::clone(&self.inquiries),
-            metrics: Arc::clone(&self.metrics),
             admission: Arc::clone(&self.admission),
-            rules: Arc::clone(&self.rules),
-            backend: Arc::clone(&self.backend),
-            errands: Arc::clone(&self.errands),
             stopping: self.stopping.clone(),
             goodbyes: Semaphore::new(GOODBYES_AT_ONCE),
             tasks: self.tasks.clone(),
         });
         let routes = connection::routes(door, self.routes.clone());
-        let http =
-            Http::public(routes, &self.limits, self.clock.clone()).within(&self.places).after(self.preface.clone());
+        let http = Http::public(routes, &self.parts.limits, self.parts.clock.clone());
+        let http = http.within(&self.places).after(self.preface.clone());
         let until = Until { stopping: self.stopping.clone(), ending: self.stopping.clone() };
         self.tasks.spawn(accept(listener, http, self.tasks.clone(), until));
     }

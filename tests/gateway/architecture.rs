@@ -4,10 +4,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The layers, from the top. A module imports from lower layers only, and from itself.
-const LAYERS: [&[&str]; 8] = [
+const LAYERS: [&[&str]; 9] = [
     &["main"],
     &["dev", "server"],
     &["connection", "api"],
+    &["parts"],
     &["revoke", "errand", "inquiry"],
     &["hub", "auth", "backend"],
     &["config"],

@@ -97,7 +97,7 @@ impl Session {
     }
 
     fn check_pending(&self) -> Result<(), Refusal> {
-        let max = self.door.limits.get().max_pending;
+        let max = self.door.parts.limits.get().max_pending;
         let pending = self.busy.iter().flat_map(|busy| &busy.pending);
         if pending.filter(|pending| !pending.is_to_stay()).count() < max {
             return Ok(());
@@ -163,7 +163,7 @@ impl Session {
     }
 
     fn backend(&self) -> Arc<Backend> {
-        Arc::clone(&self.door.backend)
+        Arc::clone(&self.door.parts.backend)
     }
 
     fn who(&self) -> Who {

@@ -23,7 +23,7 @@ impl Session {
                 let message = "another user's personal room cannot be joined";
                 return Err(Refusal::of(ErrorCode::Forbidden, "room", message).into());
             }
-            match self.door.rules.load().decide(&self.identity, Permission::Join, room) {
+            match self.door.parts.rules.load().decide(&self.identity, Permission::Join, room) {
                 Decision::Allowed => {}
                 Decision::Denied(why) => return Err(Refusal::of(ErrorCode::Forbidden, "room", why).into()),
                 Decision::Ask => return Ok(self.ask(id, What::Join(room.clone()))?),
@@ -96,7 +96,7 @@ impl Session {
 
     /// Says who is in a room, if that is allowed.
     pub(super) fn members(&mut self, id: Option<RequestId<'_>>, room: &RoomName) -> Result<(), Undone> {
-        match self.door.rules.load().decide(&self.identity, Permission::Members, room) {
+        match self.door.parts.rules.load().decide(&self.identity, Permission::Members, room) {
             Decision::Allowed => {
                 self.list_members(id, room);
                 Ok(())
@@ -118,7 +118,7 @@ impl Session {
             Response::Members { id, ok: true, room, users, connections, members }.frame()
         };
         let mut frame = say(present.members.as_deref());
-        if frame.len() > self.door.limits.get().max_outbox_bytes / 4 {
+        if frame.len() > self.door.parts.limits.get().max_outbox_bytes / 4 {
             frame = say(None);
         }
         self.member().outbox().push(frame);
@@ -167,7 +167,7 @@ impl Session {
         };
         self.membership.hub().try_publish(&event, Some(self.member())).map_err(Undone::Later)?;
         for (rule, max) in limited {
-            let now = self.door.clock.now();
+            let now = self.door.parts.clock.now();
             self.busy().pace.count(rule, max, now);
         }
         if id.is_some() {
@@ -190,7 +190,7 @@ impl Session {
             return Err(Refusal::of(ErrorCode::Forbidden, "to.all", message).into());
         }
         for room in &to.rooms {
-            let rules = self.door.rules.load();
+            let rules = self.door.parts.rules.load();
             let rule = rules.rule(&self.identity, room);
             match rules.decide_by(rule, &self.identity, Permission::Publish, room) {
                 Decision::Allowed => {}
@@ -230,7 +230,7 @@ impl Session {
             return Err(Refusal::of(ErrorCode::DataTooLarge, "data", message));
         }
         if let Some(max) = rule.max_publishes_per_second
-            && !self.busy.as_ref().is_none_or(|busy| busy.pace.allows(number, max, self.door.clock.now()))
+            && !self.busy.as_ref().is_none_or(|busy| busy.pace.allows(number, max, self.door.parts.clock.now()))
         {
             let message = format!("{max} events a second may be published in {room} by one connection");
             return Err(Refusal::of(ErrorCode::TooFast, "to", message));
@@ -249,7 +249,7 @@ impl Session {
     fn recheck_room(&mut self, room: &RoomName) {
         // What counts is what is said from now on; and one question a room is enough.
         self.give_up_staying(room);
-        match self.door.rules.load().decide(&self.identity, Permission::Join, room) {
+        match self.door.parts.rules.load().decide(&self.identity, Permission::Join, room) {
             Decision::Allowed => {}
             Decision::Denied(why) => self.put_out(room, &why, false),
             Decision::Ask => self.ask_anyway(None, What::Stay(room.clone())),
