@@ -141,6 +141,7 @@ pub(super) async fn dev(arguments: DevArguments) -> anyhow::Result<ExitCode> {
     let found = || std::thread::available_parallelism().context("cannot find the number of processors: give --workers");
     config.workers = workers.map_or_else(found, Ok)?;
     config.tracer = Tracer::from_env().map_err(anyhow::Error::msg)?;
+    raise_file_limit(config.limits.max_connections);
     run(listeners, Gateway::new(config)?.with_routes(dev.routes())).await
 }
 
