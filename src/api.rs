@@ -23,7 +23,6 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::Serialize;
-use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -55,8 +54,6 @@ pub(crate) struct Api {
     pub(crate) keys: ApiKeys,
     /// Reads the configuration again, where there is one to read.
     pub(crate) reread: Option<Reread>,
-    /// Asks the gateway to drain.
-    pub(crate) drain: CancellationToken,
     /// Events that are not to be published twice.
     pub(crate) idempotency: Idempotency,
 }
@@ -260,7 +257,9 @@ async fn metrics(State(api): State<Arc<Api>>) -> impl IntoResponse {
     let now = Inventory {
         revocations: api.parts.authenticator.revocations().list(0).0,
         issuers: issuers.map(|(issuer, status)| (issuer, status.keys, status.age)).collect(),
-        draining: api.drain.is_cancelled(),
+        draining: api.parts.drain.is_cancelled(),
+        max_connections: api.parts.limits.get().max_connections,
+        left_alone: api.parts.backend.left_alone(),
         ..api.parts.hub.inventory()
     };
     let text = api.parts.metrics.text(&now, api.parts.hub.flushers().iter().map(|flusher| flusher.traffic()));

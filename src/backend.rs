@@ -265,6 +265,12 @@ impl Backend {
         answer
     }
 
+    /// What it is asked, and whether it is left alone with that now.
+    pub fn left_alone(&self) -> Vec<(Question, bool)> {
+        let links = [self.access.as_ref(), self.call.as_ref(), self.events.as_ref().map(Events::link)];
+        links.into_iter().flatten().map(Link::left_alone).collect()
+    }
+
     /// Forgets what it has said of a user.
     pub fn forget(&self, user: &UserId) {
         self.memory.lock().forget(user);

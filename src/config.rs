@@ -11,6 +11,7 @@ mod listen;
 mod options;
 mod origin;
 mod pattern;
+mod remarks;
 mod room;
 mod settings;
 mod tls;
@@ -41,7 +42,8 @@ pub use options::{LogFormat, Options};
 pub use origin::{OriginPattern, Origins};
 pub use pattern::{Asker, Placeholder, RoomPattern};
 pub use room::{Access, PRESENCE_LIMIT, RoomRule, RoomTraits};
-pub use settings::{Origin, Setting, Settings, misspelt_variables};
+use settings::misspelt_variables;
+pub use settings::{Origin, Setting, Settings, wrong_variable};
 pub use tls::Tls;
 
 /// Everything the gateway needs to know before it starts.

@@ -26,8 +26,8 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::HeaderMap;
 use axum::http::header::{HOST, ORIGIN};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 use ipnet::IpNet;
@@ -110,7 +110,7 @@ pub(crate) fn routes(door: Arc<Door>, others: Router) -> Router {
     Router::new()
         .route("/ws", get(connect))
         .route("/backchannel-logout", post(logout::backchannel))
-        .route("/health", get(|| async { "ok\n" }))
+        .route("/health", get(health))
         .route("/client.js", script(include_str!("../client-js/dist/wsgate.iife.js")))
         .route("/client.mjs", script(include_str!("../client-js/wsgate.js")))
         .merge(others.with_state(()))
@@ -122,6 +122,14 @@ pub(crate) fn routes(door: Arc<Door>, others: Router) -> Router {
         })
         .fallback(|| async { Problem::new(ErrorCode::NotFound, "there is nothing here; WebSockets connect to /ws") })
         .with_state(door)
+}
+
+/// Whether clients are taken, for whatever stands before the gateway.
+async fn health(State(door): State<Arc<Door>>) -> (StatusCode, &'static str) {
+    match door.parts.drain.is_cancelled() {
+        false => (StatusCode::OK, "ok\n"),
+        true => (StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
+    }
 }
 
 /// Upgrades to a WebSocket, whatever its token is worth: a browser cannot read the answer to an

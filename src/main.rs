@@ -23,7 +23,10 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
-use wsgate::config::{LogFormat, Options};
+use wsgate::config::{LogFormat, Options, wrong_variable};
+
+/// How the process ends that was told something it cannot do, as clap has it.
+const USAGE: u8 = 2;
 
 /// A WebSocket gateway: browsers connect with a JWT, backends push events over HTTP
 #[derive(Parser)]
@@ -59,7 +62,16 @@ enum Command {
 // This thread is the first worker, and serves the backends beside.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    let matches = command_line().get_matches();
+    let matches = match command_line().try_get_matches() {
+        Ok(matches) => matches,
+        Err(error) => match wrong_variable().filter(|_| error.use_stderr()) {
+            Some(why) => {
+                let _nobody_reads = writeln!(std::io::stderr(), "wsgate: {why}");
+                return ExitCode::from(USAGE);
+            }
+            None => error.exit(),
+        },
+    };
     let outcome = match Arguments::from_arg_matches(&matches) {
         Ok(arguments) => run(arguments.command, leaf(matches)).await,
         // It has parsed already.
@@ -108,8 +120,12 @@ fn leaf(mut matches: ArgMatches) -> ArgMatches {
     matches
 }
 
+/// Prints a line. Whoever reads no further, as `head`, has had enough, and nothing is wrong.
 fn println(text: &str) -> anyhow::Result<()> {
-    Ok(writeln!(std::io::stdout(), "{text}")?)
+    match writeln!(std::io::stdout(), "{text}") {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        written => Ok(written?),
+    }
 }
 
 /// Gives memory back soon after a burst, and is faster at the small pieces that connections are made of.

@@ -28,6 +28,39 @@ type Issuer = [(&'static str, String); 1];
 /// An operation of the API by its route, and the class of the answer's status.
 type Operation = [(&'static str, String); 2];
 
+/// The limits that are counted when they bite, by their names in the configuration; `requests` are those of
+/// backends that wait for answers of clients.
+const LIMITS: [&str; 28] = [
+    "anonymous.max_connections",
+    "auth_timeout",
+    "body_timeout",
+    "handshake_timeout",
+    "max_bad_frames",
+    "max_body_bytes",
+    "max_connections",
+    "max_connections_per_address",
+    "max_connections_per_user",
+    "max_connects_per_second",
+    "max_data_bytes",
+    "max_depth",
+    "max_failures",
+    "max_frames_per_second",
+    "max_head_bytes",
+    "max_idempotency_keys",
+    "max_lifetime",
+    "max_members",
+    "max_message_bytes",
+    "max_outbox_bytes",
+    "max_pending",
+    "max_publishes_per_second",
+    "max_revocations",
+    "max_rooms",
+    "max_tickets",
+    "max_unauthenticated",
+    "pong_timeout",
+    "requests",
+];
+
 /// What the backend is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Question {
@@ -73,6 +106,10 @@ pub struct Inventory {
     pub issuers: Vec<(String, usize, Option<Duration>)>,
     /// Whether the gateway drains.
     pub draining: bool,
+    /// How many connections there may be.
+    pub max_connections: usize,
+    /// What the backend is asked, and whether it is left alone with that.
+    pub left_alone: Vec<(Question, bool)>,
 }
 
 /// All that is counted. Shared by all threads; what is counted of each frame and event is in [`Traffic`].
@@ -98,6 +135,10 @@ pub struct Metrics {
     left_alone: Family<Word, Gauge>,
     limits: Family<Word, Counter>,
     draining: Gauge,
+    max_connections: Gauge,
+    reload_succeeded: Gauge,
+    /// Nothing without a certificate.
+    certificate_end: Family<[(&'static str, &'static str); 0], Gauge>,
 }
 
 impl Default for Metrics {
@@ -126,7 +167,11 @@ impl Default for Metrics {
             left_alone: Family::default(),
             limits: Family::default(),
             draining: Gauge::default(),
+            max_connections: Gauge::default(),
+            reload_succeeded: Gauge::default(),
+            certificate_end: Family::default(),
         };
+        metrics.reloaded(true);
         metrics.register();
         metrics
     }
@@ -136,7 +181,7 @@ impl Metrics {
     /// Says what each is called, and what it means. `docs/metrics.md` says the same.
     fn register(&mut self) {
         let mut root = Registry::default();
-        root.register_collector(Box::new(OwnProcess));
+        root.register_collector(Box::new(OwnProcess::beginning_now()));
         let registry = root.sub_registry_with_prefix("wsgate");
         let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("build", "Which version this is", build);
@@ -170,6 +215,12 @@ impl Metrics {
         registry.register("backend_breaker_open", help, self.left_alone.clone());
         registry.register("limit_hits", "How often a limit has bitten, by its name", self.limits.clone());
         registry.register("draining", "Whether the gateway takes no more clients", self.draining.clone());
+        registry.register("max_connections", "How many connections there may be", self.max_connections.clone());
+        let help = "Whether the configuration could be read, the last time that it was";
+        registry.register("config_last_reload_successful", help, self.reload_succeeded.clone());
+        let help = "When the certificate ends, in Unix time";
+        let name = "tls_certificate_not_after_timestamp_seconds";
+        registry.register(name, help, self.certificate_end.clone());
         self.registry = root;
     }
 
@@ -219,12 +270,35 @@ impl Metrics {
 
     /// A limit has bitten, by its name in the configuration.
     pub fn limit(&self, limit: &'static str) {
+        debug_assert!(LIMITS.contains(&limit), "{limit} is to begin at zero");
         self.limits.get_or_create(&[("limit", limit)]).inc();
     }
 
-    /// Whether the backend is left alone.
-    pub fn left_alone(&self, question: Question, left_alone: bool) {
-        self.left_alone.get_or_create(&[question.label()]).set(i64::from(left_alone));
+    /// When the certificate ends, since the Unix epoch.
+    pub fn certificate_ends(&self, end: Duration) {
+        set(&self.certificate_end.get_or_create(&[]), end.as_secs());
+    }
+
+    /// Whether the configuration could be read again.
+    pub fn reloaded(&self, succeeded: bool) {
+        set(&self.reload_succeeded, u64::from(succeeded));
+    }
+
+    /// How many connections are being said goodbye to.
+    pub fn closing_now(&self) -> usize {
+        let closing = self.connections.get_or_create_owned(&[("state", "closing")]);
+        usize::try_from(closing.get()).unwrap_or(0)
+    }
+
+    /// Has all words begin at zero: what is seen first at its first time cannot be seen to grow.
+    pub fn begin_at_zero(
+        &self,
+        reasons: impl Iterator<Item = &'static str>,
+        codes: impl Iterator<Item = &'static str>,
+    ) {
+        reasons.for_each(|reason| drop(self.refused.get_or_create(&[("reason", reason)])));
+        codes.chain(["peer", "lost"]).for_each(|code| drop(self.closed.get_or_create(&[("code", code)])));
+        LIMITS.iter().for_each(|limit| drop(self.limits.get_or_create(&[("limit", *limit)])));
     }
 
     /// All of it as text, with how much there is of what now, and what has gone through each worker.
@@ -239,8 +313,12 @@ impl Metrics {
             (&self.outbox_bytes, now.outbox_bytes),
             (&self.revocations, now.revocations),
             (&self.draining, usize::from(now.draining)),
+            (&self.max_connections, now.max_connections),
         ] {
             set(gauge, now as u64);
+        }
+        for (question, left_alone) in &now.left_alone {
+            set(&self.left_alone.get_or_create(&[question.label()]), u64::from(*left_alone));
         }
         // Issuers may have been taken out of the configuration.
         self.keys.clear();

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use tokio_util::sync::CancellationToken;
 
-use crate::auth::{Authenticator, LiveRules, Rules};
+use crate::auth::{Authenticator, LiveRules, Reason, Rules};
 use crate::backend::Backend;
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError, LiveLimits, RoomTraits};
@@ -12,8 +13,23 @@ use crate::errand::Errands;
 use crate::hub::{Hub, Presence};
 use crate::inquiry::Inquiries;
 use crate::metrics::Metrics;
-use crate::protocol::RoomName;
+use crate::protocol::{CloseCode, RoomName};
 use crate::trace::Tracer;
+
+/// Why connections are refused, other than for what they have shown to prove who they are.
+const OTHER_REASONS: [&str; 11] = [
+    "bad_frame",
+    "bad_preface",
+    "max_connections",
+    "max_connections_per_address",
+    "max_connections_per_user",
+    "max_connects_per_second",
+    "no_token",
+    "not_a_proxy",
+    "origin_not_allowed",
+    "too_many_attempts",
+    "wrong_user",
+];
 
 /// The parts of a gateway that more than one of its layers use. A clone is the same gateway.
 #[derive(Clone)]
@@ -38,6 +54,8 @@ pub(crate) struct Parts {
     pub(crate) errands: Arc<Errands>,
     /// What backends ask of clients.
     pub(crate) inquiries: Arc<Inquiries>,
+    /// Asks the gateway to drain, and says that it does.
+    pub(crate) drain: CancellationToken,
 }
 
 impl Parts {
@@ -50,7 +68,9 @@ impl Parts {
         let rules: LiveRules = Arc::new(ArcSwap::from_pointee(Rules::new(config)));
         let presence = Presence::new(config.clock.clone(), limits.clone());
         let traits = Box::new(traits(&rules, &limits));
-        let metrics = Arc::default();
+        let metrics: Arc<Metrics> = Arc::default();
+        let reasons = Reason::ALL.map(Reason::as_str).into_iter().chain(OTHER_REASONS);
+        metrics.begin_at_zero(reasons, CloseCode::ALL.map(CloseCode::word).into_iter());
         Ok(Self {
             clock: config.clock.clone(),
             tracer: config.tracer.clone(),
@@ -59,6 +79,7 @@ impl Parts {
             backend: Arc::new(Backend::new(config.backend.as_ref(), &config.clock, &metrics, &config.tracer)?),
             errands: Arc::default(),
             inquiries: Arc::default(),
+            drain: CancellationToken::new(),
             limits,
             metrics,
             rules,

@@ -47,7 +47,6 @@ pub struct Gateway {
     live: Live,
     routes: Router,
     reread: Option<Reread>,
-    drain: CancellationToken,
     hands_over: bool,
 }
 
@@ -61,7 +60,8 @@ impl Gateway {
         let keys = ApiKeys::new(config.api_key.as_ref(), &config.api_keys)?;
         let parts = Parts::new(&config)?;
         let admission = Arc::new(ArcSwap::from_pointee(Admission::of(&config)));
-        let certificate = config.tls.as_ref().map(Certificate::read).transpose()?;
+        let read = |files| Certificate::read(files, &parts.metrics, &parts.clock);
+        let certificate = config.tls.as_ref().map(read).transpose()?;
         let live = Live::new(config.clone(), parts.clone(), certificate.clone(), keys.clone(), Arc::clone(&admission));
         Ok(Self {
             config,
@@ -72,7 +72,6 @@ impl Gateway {
             live,
             routes: Router::new(),
             reread: None,
-            drain: CancellationToken::new(),
             hands_over: false,
         })
     }
@@ -88,6 +87,12 @@ impl Gateway {
         Authenticator::check(config)?;
         config.tls.as_ref().map(server_config).transpose()?;
         Backend::new(config.backend.as_ref(), &config.clock, &Arc::default(), &config.tracer).map(drop)
+    }
+
+    /// What of a configuration is worth a warning once its files have been read; each a sentence.
+    pub fn remarks(config: &Config) -> Vec<String> {
+        let read = config.tls.as_ref().and_then(|files| server_config(files).ok());
+        read.and_then(|(_, end)| certificate::remark(end, &config.clock)).into_iter().collect()
     }
 
     /// The hub: a program that runs the gateway inside itself publishes through it.
@@ -134,7 +139,7 @@ impl Gateway {
     /// the last client has gone, but on new connections only if nobody else has their socket.
     pub async fn run(self, listeners: Listeners, shutdown: impl Future<Output = ()>) -> Stopped {
         self.keys.log();
-        let Parts { limits, clock, tracer, hub, backend, .. } = self.parts.clone();
+        let Parts { limits, clock, tracer, hub, backend, drain, .. } = self.parts.clone();
         let (clients, backends) = (TaskTracker::new(), TaskTracker::new());
         let [stopping, ending, ended, all_told] = [(); 4].map(|()| CancellationToken::new());
         // Whoever drops this future instead of asking it to stop stops the accepting all the same.
@@ -146,9 +151,10 @@ impl Gateway {
             Until { stopping: if self.hands_over { &stopping } else { &ending }.clone(), ending: ending.clone() };
         self.serve_backends(listeners.backend, &backends, until);
 
-        tokio::select! { () = shutdown => self.drain.cancel(), () = self.drain.cancelled() => {} }
+        tokio::select! { () = shutdown => drain.cancel(), () = drain.cancelled() => {} }
         let delay = limits.get().drain_delay;
-        tracing::info!(connections = hub.census().connections, ?delay, "draining");
+        let wait = humantime::format_duration(delay).to_string();
+        tracing::info!(connections = hub.census().connections, delay = wait, "draining");
         clock.sleep_until(clock.now() + delay).await;
         stopping.cancel();
         self.live.stop();
@@ -175,7 +181,7 @@ impl Gateway {
         self.live.keep_keys();
         let announcing = tokio::spawn(announce(Arc::clone(hub), clock.clone()));
         let flushing = hub.flushers().first().map(|first| tokio::spawn(flush(Arc::clone(first))));
-        let certificate = self.certificate.clone().map(|certificate| tokio::spawn(certificate.keep(clock.clone())));
+        let certificate = self.certificate.clone().map(|certificate| tokio::spawn(certificate.keep()));
         [announcing].into_iter().chain(flushing).chain(certificate).map(AbortOnDropHandle::new).collect()
     }
 
@@ -199,15 +205,14 @@ impl Gateway {
 
     /// Accepts backends.
     fn serve_backends(&self, listener: Listener, tasks: &TaskTracker, until: Until) {
-        let Parts { limits, clock, .. } = &self.parts;
+        let Parts { limits, clock, drain, .. } = &self.parts;
         let api = Arc::new(Api {
             parts: self.parts.clone(),
             keys: self.keys.clone(),
             reread: self.reread.clone(),
-            drain: self.drain.clone(),
             idempotency: Idempotency::new(limits.clone(), clock.clone()),
         });
-        let http = Http::backend(api::routes(api), clock.clone(), self.drain.clone());
+        let http = Http::backend(api::routes(api), clock.clone(), drain.clone());
         tasks.spawn(accept(listener, http, tasks.clone(), until));
     }
 }

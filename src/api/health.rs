@@ -20,13 +20,15 @@ pub(super) fn operations() -> OpenApiRouter<Arc<Api>> {
 struct Liveness {
     live: bool,
     version: &'static str,
+    /// The process's number: where two gateways share a port, who has answered.
+    pid: u32,
 }
 
 /// Whether the process answers. What it cannot do at the moment, a restart would not mend: see
 /// `/health/ready`.
 #[utoipa::path(get, path = "/health/live", responses((status = 200, body = Liveness)))]
 async fn live() -> Response {
-    json(&Liveness { live: true, version: env!("CARGO_PKG_VERSION") })
+    json(&Liveness { live: true, version: env!("CARGO_PKG_VERSION"), pid: std::process::id() })
 }
 
 #[derive(Serialize, ToSchema)]
@@ -34,10 +36,12 @@ struct Readiness {
     ready: bool,
     /// Why it is not; nothing if it is.
     reasons: Vec<String>,
-    /// How many connections there are.
+    /// How many connections there are, those among them that are being said goodbye to.
     connections: usize,
     /// The issuers that publish their keys.
     issuers: Vec<Keys>,
+    /// The process's number: where two gateways share a port, who has answered.
+    pid: u32,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -73,10 +77,11 @@ async fn ready(State(api): State<Arc<Api>>) -> Response {
     let without_keys = issuers.iter().filter(|issuer| issuer.keys == 0);
     let mut reasons: Vec<String> =
         without_keys.map(|issuer| format!("there are no keys of {}", issuer.issuer)).collect();
-    if api.drain.is_cancelled() {
+    if api.parts.drain.is_cancelled() {
         reasons.push("it is draining, and takes no more clients".to_owned());
     }
     let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let connections = api.parts.hub.census().connections;
-    (status, json(&Readiness { ready: reasons.is_empty(), reasons, connections, issuers })).into_response()
+    let connections = api.parts.hub.census().connections + api.parts.metrics.closing_now();
+    let pid = std::process::id();
+    (status, json(&Readiness { ready: reasons.is_empty(), reasons, connections, issuers, pid })).into_response()
 }

@@ -292,7 +292,6 @@ mod tests {
             keys: super::super::ApiKeys::new(config.api_key.as_ref(), &[]).unwrap(),
             idempotency: super::super::Idempotency::new(parts.limits.clone(), config.clock),
             reread: None,
-            drain: Default::default(),
             parts,
         };
         let printed = format!("{:?}", super::super::routes(Arc::new(api)));

@@ -61,6 +61,6 @@ struct Draining {
 #[utoipa::path(post, path = "/v1/drain", responses((status = 200, body = Draining)))]
 async fn drain(State(api): State<Arc<Api>>, caller: Caller) -> Result<Response, Problem> {
     caller.everything("all clients")?;
-    api.drain.cancel();
+    api.parts.drain.cancel();
     Ok(json(&Draining { connections: api.parts.hub.census().connections }))
 }

@@ -239,7 +239,7 @@ impl RemoteKeys {
                     *fetched = Fetched { keys, at: Some(now), age, attempts: fetched.attempts, problem: None };
                 }
                 Err(problem) => {
-                    tracing::warn!(place = %self.place, problem = ?problem, "an issuer's keys could not be fetched");
+                    tracing::warn!(place = %self.place, problem = problem.as_str(), "an issuer's keys could not be fetched");
                     fetched.problem = Some(problem);
                 }
             }

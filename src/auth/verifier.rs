@@ -61,16 +61,8 @@ impl Verifier {
 
     fn of(config: &Config, before: &[Arc<Issuer>]) -> Result<Self, ConfigError> {
         super::install_provider();
-        let issuers = config.issuers.iter().zip(0..).map(|(written, number)| {
-            if (written.jwks_url.is_some() || written.discover) && written.audience.is_empty() {
-                let issuer = written.issuer.as_deref().unwrap_or_default();
-                tracing::warn!(
-                    issuer,
-                    "no audience is configured: tokens that this issuer made for others are accepted too"
-                );
-            }
-            Issuer::new(written, number, config, before).map(Arc::new)
-        });
+        let issuers = config.issuers.iter().zip(0..);
+        let issuers = issuers.map(|(written, number)| Issuer::new(written, number, config, before).map(Arc::new));
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         Ok(Self {
             issuers: issuers.collect::<Result<_, _>>()?,

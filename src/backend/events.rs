@@ -88,6 +88,10 @@ struct Queue {
 }
 
 impl Events {
+    pub(super) fn link(&self) -> &Link {
+        &self.link
+    }
+
     pub(super) fn new(link: Link, clock: &Clock, metrics: &Arc<Metrics>) -> Self {
         let (clock, metrics) = (clock.clone(), Arc::clone(metrics));
         Self { link, queue: Mutex::default(), added: Notify::new(), clock, metrics }

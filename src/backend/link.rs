@@ -193,6 +193,13 @@ impl Link {
         Ok(Answer { status, body })
     }
 
+    /// What is asked there, and whether it is left alone now. Once its pause is over it is not: the next who
+    /// asks tries it.
+    pub(super) fn left_alone(&self) -> (Question, bool) {
+        let until = self.breaker.lock().open_until;
+        (self.kind, until.is_some_and(|until| self.clock.now() < until))
+    }
+
     /// Whether the address is left alone now: then nobody need wait for a turn.
     fn check_alone(&self) -> Result<(), Fault> {
         let breaker = self.breaker.lock();
@@ -241,7 +248,6 @@ impl Pass<'_> {
         let is_open = breaker.open_until.is_some();
         drop(breaker);
         if was_open != is_open {
-            link.metrics.left_alone(link.kind, is_open);
             match is_open {
                 true => tracing::warn!(url = link.url, "the backend does not answer: it is left alone for a while"),
                 false => tracing::info!(url = link.url, "the backend answers again"),

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::options::variable;
-use super::{Config, ConfigError, Issuer, Origins, Secret, Settings, Tls};
+use super::{Config, ConfigError, Issuer, Options, Origins, Secret, Settings, Tls};
 
 impl Settings {
     /// What the gateway runs with. Secrets are read now, from the environment or their files. What is
@@ -13,6 +13,12 @@ impl Settings {
     /// The first setting that cannot be.
     pub fn configure(&self) -> Result<Config, ConfigError> {
         let (options, sections) = (&self.options, self.sections.clone());
+        if options.listen.excludes(&options.backend_listen) {
+            return Err(ConfigError::new(
+                "backend_listen",
+                format!("cannot be where clients connect: {}", options.listen),
+            ));
+        }
         let jwt_secret = secret("jwt_secret", options.jwt_secret_file.as_deref())?;
         let mut config = Config::new(Secret::new(""), Secret::new(""));
         // The secret is one more issuer, if there are others.
@@ -40,6 +46,28 @@ impl Settings {
                 .map_err(|error| ConfigError::new("workers", format!("must be given: {error}")))?,
         };
         Ok(config)
+    }
+}
+
+impl Settings {
+    /// Whether the folders are there of the files that the gateway makes.
+    ///
+    /// # Errors
+    /// The first setting whose folder is not.
+    pub fn check_folders(&self) -> Result<(), ConfigError> {
+        let Options { listen, backend_listen, state_file, .. } = &self.options;
+        let files = [
+            ("listen", listen.path()),
+            ("backend_listen", backend_listen.path()),
+            ("state_file", state_file.as_deref()),
+        ];
+        for (name, file) in files {
+            let folder = file.and_then(Path::parent).filter(|folder| !folder.as_os_str().is_empty());
+            if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
+                return Err(ConfigError::new(name, format!("cannot be there: {} is no folder", folder.display())));
+            }
+        }
+        Ok(())
     }
 }
 

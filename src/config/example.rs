@@ -44,10 +44,16 @@ fn option(arg: &Arg) -> String {
     let defaults: Vec<_> = arg.get_default_values().iter().map(|value| in_toml(&value.to_string_lossy())).collect();
     match defaults.first() {
         Some(default) => text += &format!("{name} = {default}\n"),
-        None if is_list(arg) => text += &format!("# {name} = []\n"),
-        None => text += &format!("# {name} =\n"),
+        None if is_list(arg) => text += &format!("# {name} = [{}]\n", placeholder(arg)),
+        None => text += &format!("# {name} = {}\n", placeholder(arg)),
     }
     text
+}
+
+/// What stands where a value is to be: in quotes, but for numbers.
+fn placeholder(arg: &Arg) -> String {
+    let name = arg.get_value_names().and_then(|names| names.first()).map(ToString::to_string).unwrap_or_default();
+    if name == "NUMBER" { name } else { format!("\"{name}\"") }
 }
 
 /// Breaks a text into lines that fit beside `# `.

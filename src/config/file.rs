@@ -107,8 +107,34 @@ impl FromStr for File {
 
 /// What is wrong, and in which line. The library would show the line, and a secret may stand in it.
 fn explain(error: &toml::de::Error, text: &str) -> String {
-    let line = line_of(text, error.span().unwrap_or_default().start);
-    format!("line {line}: {}", with_suggestion(error.message()))
+    let span = error.span().unwrap_or_default();
+    let line = line_of(text, span.start);
+    let message = match error.message() {
+        "duplicate key" => format!("`{}` is there twice", text.get(span).unwrap_or_default()),
+        "invalid type: map, expected a sequence" => {
+            "there may be several of these: its name stands in double brackets, as in [[rooms]]".to_owned()
+        }
+        message => match field_before(text, span.start) {
+            Some(field) if message.starts_with("invalid ") => format!("{field}: {}", without_types(message)),
+            _ => with_suggestion(message),
+        },
+    };
+    format!("line {line}: {message}")
+}
+
+/// The field whose value begins at a place.
+fn field_before(text: &str, at: usize) -> Option<&str> {
+    let before = text.get(..at)?.trim_end().strip_suffix('=')?.trim_end();
+    let is_bare = |character: char| character.is_ascii_alphanumeric() || matches!(character, '_' | '-');
+    before.rsplit(|character| !is_bare(character)).next().filter(|field| !field.is_empty())
+}
+
+/// An error in words for those who do not know Rust's types.
+fn without_types(message: &str) -> String {
+    let types = ["usize", "u64", "u32", "u16"];
+    types.iter().fold(message.to_owned(), |message, name| {
+        message.replace(&format!("expected {name}"), "expected a whole number")
+    })
 }
 
 fn line_of(text: &str, at: usize) -> usize {

@@ -244,7 +244,8 @@ fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, 
 
 /// A length of time, as `90s` or `1h`.
 pub(super) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    let written = String::deserialize(deserializer)?;
+    let in_quotes = |_| Error::custom("must be a time in quotes, as \"90s\" or \"1h\"");
+    let written = String::deserialize(deserializer).map_err(in_quotes)?;
     humantime::parse_duration(&written).map_err(|error| Error::custom(format!("`{written}`: {error}, as in 90s or 1h")))
 }
 

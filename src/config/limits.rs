@@ -1,6 +1,5 @@
 //! How much of everything, and how long.
 
-use std::fmt::Display;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -335,11 +334,11 @@ fn usual<T>(decided: Option<T>, usual: T, is_local: bool) -> Option<T> {
 }
 
 /// A limit that none would be without.
-fn one_at_least<T: FromStr<Err: Display> + From<u8> + PartialOrd>(text: &str) -> Result<T, String> {
+fn one_at_least<T: FromStr + From<u8> + PartialOrd>(text: &str) -> Result<T, String> {
     match text.parse() {
         Ok(number) if number >= T::from(1) => Ok(number),
         Ok(_) => Err("must be at least 1".to_owned()),
-        Err(error) => Err(error.to_string()),
+        Err(_) => Err("must be a whole number, 1 or more, without a unit".to_owned()),
     }
 }
 

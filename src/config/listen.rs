@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 /// What stands before the path of a Unix socket.
@@ -15,6 +15,27 @@ pub enum ListenAddress {
     Tcp(SocketAddr),
     /// A socket that is a file. Whoever may open it may speak, and is believed as a trusted proxy is.
     Unix(PathBuf),
+}
+
+impl ListenAddress {
+    /// The file, if it is one.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Tcp(_) => None,
+            Self::Unix(path) => Some(path),
+        }
+    }
+
+    /// Whether nobody can listen here and there at once.
+    pub(super) fn excludes(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Tcp(one), Self::Tcp(other)) => {
+                let overlap = one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified();
+                overlap && one.port() == other.port() && one.port() != 0
+            }
+            _ => self == other,
+        }
+    }
 }
 
 impl From<SocketAddr> for ListenAddress {

@@ -59,10 +59,10 @@ pub struct Options {
     pub backend_listen: ListenAddress,
     /// The certificate for TLS where clients connect, in PEM, with those between it and one that clients
     /// know; read again when it changes
-    #[arg(long, value_name = "FILE", requires = "tls_key", help_heading = "Where it listens")]
+    #[arg(long, value_name = "FILE", help_heading = "Where it listens")]
     pub tls_certificate: Option<PathBuf>,
     /// Its private key, in PEM; read again when it changes
-    #[arg(long, value_name = "FILE", requires = "tls_certificate", help_heading = "Where it listens")]
+    #[arg(long, value_name = "FILE", help_heading = "Where it listens")]
     pub tls_key: Option<PathBuf>,
     /// Let another gateway listen on the same ports (SO_REUSEPORT), so that a new version can come before
     /// this one drains

@@ -1,10 +1,13 @@
 //! Where each setting comes from. A flag counts before the environment, the environment before the
 //! configuration file, and that before the default.
 
+use std::error::Error;
 use std::ffi::OsString;
 use std::fmt;
-use std::path::PathBuf;
+use std::num::ParseIntError;
+use std::path::{Path, PathBuf};
 
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, FromArgMatches};
 use serde::de::DeserializeOwned;
@@ -12,7 +15,7 @@ use toml::{Table, Value};
 
 use super::file::{File, Written, fields, suggest, with_suggestion};
 use super::options::{Options, is_list, variable};
-use super::{Anonymous, Backend, Secret};
+use super::{Anonymous, Backend, ConfigError, Secret};
 
 /// Fields of sections that hold secrets; they are not printed.
 const SECRETS: [&str; 2] = ["secret", "key"];
@@ -83,7 +86,20 @@ impl Settings {
         let (sections, others) = gathering.sections()?;
         gathering.check_all_known(&list)?;
         list.extend(others);
+        list.extend(secrets()?);
         Ok(Self { options, sections, list })
+    }
+
+    /// Says where a setting stands that cannot be.
+    pub fn place(&self, error: &ConfigError) -> String {
+        let name = error.setting.split(['.', '[']).next().unwrap_or_default();
+        match self.list.iter().find(|setting| setting.name == name).map(|setting| &setting.origin) {
+            // There may be several of these, and the line is that of the first.
+            Some(Origin::File(path, _)) if File::names().contains(&name) => format!("{}: {error}", path.display()),
+            Some(origin @ Origin::File(..)) => format!("{origin}: {error}"),
+            Some(Origin::Environment(variable)) => format!("{variable}: {error}"),
+            _ => error.to_string(),
+        }
     }
 
     /// The settings that are not what they were, by name: those that can take effect now, and those that
@@ -118,7 +134,7 @@ impl Gathering<'_> {
             if let Origin::File(..) = origin {
                 // By itself, so that it is clear which value is wrong.
                 let alone = command.clone().try_get_matches_from(&given);
-                alone.map_err(|error| format!("{origin}: {}: {}", arg.get_id(), reason(&error)))?;
+                alone.map_err(|error| format!("{origin}: {} {}", arg.get_id(), reason(&error)))?;
             }
             arguments.extend(given);
             list.push(setting(arg, &values, origin));
@@ -126,6 +142,11 @@ impl Gathering<'_> {
         let matches = command.try_get_matches_from(arguments).map_err(|error| reason(&error))?;
         let mut options = Options::from_arg_matches(&matches).map_err(|error| reason(&error))?;
         self.resolve(&mut options, &list);
+        for (name, path) in [("jwt_secret_file", &options.jwt_secret_file), ("api_key_file", &options.api_key_file)] {
+            if let (Some(setting), Some(path)) = (list.iter_mut().find(|it| it.name == name), path) {
+                setting.whole = Secret::new(format!("{}{}", setting.whole.reveal(), contents(path)));
+            }
+        }
         Ok((options, list))
     }
 
@@ -197,7 +218,9 @@ impl Gathering<'_> {
                 sections.put(name, table.clone()).map_err(|why| format!("{named}: {why}"))?;
                 origin = Origin::Environment(named);
             }
-            let whole = Secret::new(value.as_ref().map(Value::to_string).unwrap_or_default());
+            let whole =
+                value.as_ref().map(|value| format!("{value}{}", contents_of_files(value, self.written.folder())));
+            let whole = Secret::new(whole.unwrap_or_default());
             let text = value.map_or_else(|| format!("# {name} ="), |value| section(name, masked(value)));
             let live = *name != "backend";
             list.push(Setting { name: (*name).to_owned(), text, origin, live, whole });
@@ -207,7 +230,7 @@ impl Gathering<'_> {
 
     /// Whether something is left that nobody knows.
     fn check_all_known(&self, known: &[Setting]) -> Result<(), String> {
-        let Some((name, (_, line))) = self.written.values.iter().min_by_key(|(_, (_, line))| *line) else {
+        let Some((name, (value, line))) = self.written.values.iter().min_by_key(|(_, (_, line))| *line) else {
             return Ok(());
         };
         let path = self.path.clone().unwrap_or_default();
@@ -219,8 +242,14 @@ impl Gathering<'_> {
             ));
         }
         let names = known.iter().map(|setting| setting.name.as_str()).chain(File::names().iter().copied());
-        let meant = suggest(name, names).map(|meant| format!(": did you mean `{meant}`?")).unwrap_or_default();
-        Err(format!("{place}: unknown option `{name}`{meant}"))
+        match (suggest(name, names), value) {
+            (Some(meant), _) => Err(format!("{place}: unknown option `{name}`: did you mean `{meant}`?")),
+            (None, Value::Table(_) | Value::Array(_)) => {
+                let hint = "options stand at the top, above the first section, without a section of their own";
+                Err(format!("{place}: unknown section `{name}`: {hint}"))
+            }
+            (None, _) => Err(format!("{place}: unknown option `{name}`")),
+        }
     }
 }
 
@@ -271,6 +300,37 @@ fn environment(name: &str) -> Result<Option<String>, String> {
     }
 }
 
+/// The secrets that stand in the environment, which are in no file.
+fn secrets() -> Result<Vec<Setting>, String> {
+    let given = ["jwt_secret", "api_key"].map(|name| Ok((name, environment(&variable(name))?)));
+    let given: Result<Vec<_>, String> = given.into_iter().collect();
+    let secret = |(name, value): (&str, Option<String>)| {
+        let (whole, origin) = (Secret::new(value?), Origin::Environment(variable(name)));
+        Some(Setting { name: name.to_owned(), text: format!("# {name} = \"{MASK}\""), origin, live: true, whole })
+    };
+    Ok(given?.into_iter().filter_map(secret).collect())
+}
+
+/// What the files hold that a section names, to see whether they have changed.
+fn contents_of_files(value: &Value, folder: &Path) -> String {
+    match value {
+        Value::Table(table) => {
+            let of = |(name, value): (&String, &Value)| match value {
+                Value::String(path) if name.ends_with("_file") => contents(&folder.join(path)),
+                value => contents_of_files(value, folder),
+            };
+            table.iter().map(of).collect()
+        }
+        Value::Array(values) => values.iter().map(|value| contents_of_files(value, folder)).collect(),
+        _ => String::new(),
+    }
+}
+
+/// What a file holds. Whoever needs it says what is wrong if it cannot be read.
+fn contents(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap_or_default()
+}
+
 /// A value as it stands behind a name in TOML.
 fn parse(text: &str) -> Result<Value, String> {
     let table: Table = toml::from_str(&format!("value = {text}")).map_err(|error| error.message().to_owned())?;
@@ -306,7 +366,9 @@ fn setting(arg: &Arg, values: &[String], origin: Origin) -> Setting {
         several if is_list(arg) => Some(format!("[{}]", several.join(", "))),
         [one, ..] => Some(one.clone()),
     };
-    let text = value.map_or_else(|| format!("# {name} ="), |value| format!("{name} = {value}"));
+    // What stands in a file cannot say which file it is.
+    let mark = if name == "config" { "# " } else { "" };
+    let text = value.map_or_else(|| format!("# {name} ="), |value| format!("{mark}{name} = {value}"));
     Setting { live: Options::is_live(&name), name, whole: Secret::new(text.clone()), text, origin }
 }
 
@@ -318,11 +380,42 @@ pub(super) fn in_toml(text: &str) -> String {
     }
 }
 
-/// What is wrong with an argument, in one line and without the way to the help.
+/// What is wrong with an argument, in one line and without the way to the help; to be read after its name
+/// if the value is what is wrong.
 fn reason(error: &clap::Error) -> String {
-    let text = error.to_string();
-    let line = text.lines().next().unwrap_or_default();
-    line.strip_prefix("error: ").unwrap_or(line).to_owned()
+    let (Some(ContextValue::String(given)), true) = (error.get(ContextKind::InvalidValue), is_of_a_value(error)) else {
+        let text = error.to_string();
+        let line = text.lines().next().unwrap_or_default();
+        return line.strip_prefix("error: ").unwrap_or(line).to_owned();
+    };
+    let why = match (error.source(), error.get(ContextKind::ValidValue)) {
+        (Some(source), _) if source.is::<ParseIntError>() => {
+            "must be a whole number, 0 or more, without a unit".to_owned()
+        }
+        (Some(source), _) => source.to_string(),
+        (None, Some(ContextValue::Strings(valid))) => format!("must be one of {}", valid.join(", ")),
+        (None, _) => "there is no such value".to_owned(),
+    };
+    format!("cannot be `{given}`: {why}")
+}
+
+fn is_of_a_value(error: &clap::Error) -> bool {
+    matches!(error.kind(), ErrorKind::ValueValidation | ErrorKind::InvalidValue)
+}
+
+/// The first variable of the environment whose value its option cannot have, and why: those who read it
+/// would only name the option.
+pub fn wrong_variable() -> Option<String> {
+    let command = Options::command();
+    let wrong = |arg: &Arg| {
+        let name = variable(arg.get_id().as_str());
+        let value = environment(&name).transpose()?;
+        let parsed = value.and_then(|value| {
+            command.clone().try_get_matches_from([argument(arg, &value)]).map_err(|error| reason(&error))
+        });
+        parsed.err().map(|why| format!("{name} {why}"))
+    };
+    command.get_arguments().find_map(wrong)
 }
 
 /// A section as it stands in a file.
@@ -378,7 +471,7 @@ fn variables() -> Vec<String> {
 }
 
 /// Variables of the environment that look like ours and are none, each with what was probably meant.
-pub fn misspelt_variables() -> Vec<(String, String)> {
+pub(super) fn misspelt_variables() -> Vec<(String, String)> {
     let known = variables();
     let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
     let unknown = names.filter(|name| name.starts_with(super::options::PREFIX) && !known.contains(name));

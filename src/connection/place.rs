@@ -28,6 +28,11 @@ impl Places {
         self.metrics.limit(limit);
     }
 
+    /// Notes that whoever has one of them is refused before their request.
+    pub(crate) fn refuse(&self, reason: &'static str) {
+        self.metrics.refuse(reason);
+    }
+
     /// One of them, if one is free.
     pub(crate) fn take(&self) -> Option<Place> {
         let max = i64::try_from(self.limits.get().max_unauthenticated).unwrap_or(i64::MAX);

@@ -5,8 +5,9 @@ use std::process::ExitCode;
 use anyhow::bail;
 use clap::ArgMatches;
 use wsgate::config::{Options, Setting, Settings, example};
-use wsgate::{Config, Gateway, Secret};
+use wsgate::{Config, ConfigError, Gateway, Secret};
 
+use super::log::Log;
 use super::println;
 
 pub(super) const JWT_SECRET: &str = "WSGATE_JWT_SECRET";
@@ -43,9 +44,16 @@ pub(super) fn run(arguments: &Arguments, matches: &ArgMatches) -> anyhow::Result
         Command::Default => println(example().trim_end())?,
         Command::Show { origin, .. } => println(&shown(&settings(matches)?.list, *origin))?,
         Command::Check { .. } => {
-            let config = checked(&settings(matches)?)?;
-            Gateway::check(&config)?;
-            println("All is well.")?;
+            let settings = settings(matches)?;
+            let config = checked(&settings)?;
+            Gateway::check(&config).map_err(|error| anyhow::Error::msg(settings.place(&error)))?;
+            for remark in settings.remarks(&config).into_iter().chain(Gateway::remarks(&config)) {
+                println(&format!("Warning: {remark}."))?;
+            }
+            match &settings.options.config {
+                Some(path) => println(&format!("All is well with {}.", path.display()))?,
+                None => println("All is well, without a configuration file.")?,
+            }
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -68,14 +76,17 @@ pub(super) fn settings(matches: &ArgMatches) -> anyhow::Result<Settings> {
 
 /// What the gateway runs with, which can be.
 pub(super) fn checked(settings: &Settings) -> anyhow::Result<Config> {
-    let config = settings.configure()?;
+    let placed = |error: ConfigError| anyhow::Error::msg(settings.place(&error));
+    let config = settings.configure().map_err(placed)?;
     if config.issuers.is_empty() && config.anonymous.is_none() {
         bail!("{}", how_to_make(JWT_SECRET, 48));
     }
     if config.api_key.is_none() && config.api_keys.is_empty() {
         bail!("{}", how_to_make(API_KEY, 24));
     }
-    config.check()?;
+    config.check().map_err(placed)?;
+    settings.check_folders().map_err(placed)?;
+    Log::check(&settings.options.log).map_err(|error| anyhow::Error::msg(settings.place(&error)))?;
     Ok(config)
 }
 

@@ -83,8 +83,10 @@ fn told(ruling: &Ruling, somebody: &auth::Identity, action: Permission, room: &R
     }];
     lines.push(format!("  because  {}", ruling.because));
     if let Some(rule) = &ruling.rule {
-        let line = rule.line.map(|line| format!(", line {line}")).unwrap_or_default();
-        lines.push(format!("  rule     rooms[{}]{line}: {action} = \"{}\"", rule.number, rule.access));
+        lines.push(match rule.line {
+            Some(line) => format!("  rule     rooms[{}], line {line}: {action} = \"{}\"", rule.number, rule.access),
+            None => "  rule     none is written: tokens decide".to_owned(),
+        });
     }
     for needed in &ruling.needed {
         lines.push(format!("  needed   {needed}"));

@@ -6,12 +6,14 @@ mod throttle;
 use std::io::IsTerminal;
 use std::time::Duration;
 
-use anyhow::Context;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::reload::{self, Handle};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, fmt};
+use wsgate::ConfigError;
+use wsgate::auth::SECURITY;
 use wsgate::config::LogFormat;
 
 use throttle::Throttle;
@@ -56,7 +58,8 @@ impl Log {
             loop {
                 tokio::time::sleep(REPORT_INTERVAL).await;
                 for (count, message) in throttle.take_left_out() {
-                    tracing::warn!(count, like = message, "lines of the log were left out, which came too fast");
+                    // What strangers cause comes too fast: who hears of them only is told, too.
+                    tracing::warn!(target: SECURITY, count, like = message, "lines of the log were left out, which came too fast");
                 }
             }
         }
@@ -66,7 +69,7 @@ impl Log {
     ///
     /// # Errors
     /// They do not.
-    pub(super) fn check(levels: &str) -> anyhow::Result<()> {
+    pub(super) fn check(levels: &str) -> Result<(), ConfigError> {
         filter(levels).map(drop)
     }
 
@@ -79,6 +82,30 @@ impl Log {
     }
 }
 
-fn filter(levels: &str) -> anyhow::Result<EnvFilter> {
-    levels.parse().with_context(|| format!("--log cannot be `{levels}`: it is as info, or info,wsgate::hub=debug"))
+/// What levels mean. A word alone is a level: the library would take any other for a part of the program.
+fn filter(levels: &str) -> Result<EnvFilter, ConfigError> {
+    let wrong =
+        |problem: String| ConfigError::new("log", format!("{problem}: it is as info, or info,wsgate::hub=debug"));
+    for part in levels.split(',').map(str::trim) {
+        let level = part.rsplit_once('=').map_or(part, |(_, level)| level);
+        if level.parse::<LevelFilter>().is_err() || level.is_empty() {
+            return Err(wrong(format!("has `{part}`, of which `{level}` is no level")));
+        }
+    }
+    levels.parse().map_err(|error| wrong(format!("cannot be `{levels}` ({error})")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_are_words_that_are_known_and_a_typing_error_silences_nothing() {
+        for levels in ["info", "OFF", "off,wsgate::security=info", "info,wsgate::hub=debug", "warn,hyper=error"] {
+            assert!(filter(levels).is_ok(), "{levels}");
+        }
+        for levels in ["inof", "verbose", "", "info,", "debug;info", "wsgate::hub=debg", "wsgate::hub"] {
+            assert!(filter(levels).is_err_and(|error| error.setting == "log"), "{levels}");
+        }
+    }
 }

@@ -11,10 +11,10 @@ use parking_lot::Mutex;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
-use wsgate::config::{ListenAddress, Options, Settings, misspelt_variables};
+use wsgate::config::{ListenAddress, Options, Settings};
 use wsgate::dev::Dev;
 use wsgate::trace::Tracer;
-use wsgate::{Gateway, Limits, Listeners, Live, Reloaded, Reread, Secret, Stopped};
+use wsgate::{Config, Gateway, Limits, Listeners, Live, Reloaded, Reread, Secret, Stopped};
 
 use super::config::{API_KEY, JWT_SECRET, given, settings as settings_of};
 use super::log::{self, Log};
@@ -52,14 +52,9 @@ pub(super) async fn serve(matches: ArgMatches) -> anyhow::Result<ExitCode> {
     let settings = settings_of(&matches)?;
     let log = log::start(&settings.options.log, settings.options.log_format)?;
     tokio::spawn(log.keep_reporting());
-    for (name, meant) in misspelt_variables() {
-        tracing::warn!("{name} is in the environment, and means nothing: is it to be {meant}?");
-    }
     let mut config = super::config::checked(&settings)?;
+    warn_of(&settings, &config);
     config.tracer = Tracer::from_env().map_err(anyhow::Error::msg)?;
-    if config.state_file.is_none() {
-        tracing::warn!("revocations and blocks end with this process: give --state-file to keep them");
-    }
     raise_file_limit(config.limits.max_connections);
     let Options { listen, backend_listen, reuse_port, .. } = &settings.options;
     let inherited = sockets::inherited()?;
@@ -71,6 +66,13 @@ pub(super) async fn serve(matches: ArgMatches) -> anyhow::Result<ExitCode> {
     // Asked for now: a signal that nobody has asked for ends the process.
     tokio::spawn(reread_on_hangup(signal(SignalKind::hangup())?, Arc::clone(&reread)));
     run(listeners, gateway.with_reread(reread)).await
+}
+
+/// Says what an operator has probably not meant.
+fn warn_of(settings: &Settings, config: &Config) {
+    for remark in settings.remarks(config) {
+        tracing::warn!("{remark}");
+    }
 }
 
 /// Lets the process have as many files open as it may: the usual limit is a thousand, and each connection is a
@@ -93,16 +95,19 @@ fn reread(matches: ArgMatches, settings: Settings, live: Live, log: Log) -> Rere
         let apply = || {
             let settings = settings_of(&matches)?;
             let config = super::config::checked(&settings)?;
-            Log::check(&settings.options.log)?;
-            live.apply(config)?;
+            warn_of(&settings, &config);
+            live.apply(config).map_err(|error| anyhow::Error::msg(settings.place(&error)))?;
             log.set(&settings.options.log)?;
             anyhow::Ok(settings)
         };
-        let settings = apply().map_err(|error| format!("{error:#}")).inspect_err(|error| {
+        let applied = apply().map_err(|error| format!("{error:#}"));
+        live.note_reload(applied.is_ok());
+        let settings = applied.inspect_err(|error| {
             tracing::error!(error, "the configuration could not be read again, and is as it was");
         })?;
         let (changed, needs_restart) = settings.changed_since(&last);
-        tracing::info!(?changed, ?needs_restart, "the configuration has been read again");
+        let (now, later) = (changed.join(", "), needs_restart.join(", "));
+        tracing::info!(changed = now, needs_restart = later, "the configuration has been read again");
         *last = settings;
         Ok(Reloaded { changed, needs_restart })
     })
@@ -151,7 +156,7 @@ async fn run(listeners: Listeners, gateway: Gateway) -> anyhow::Result<ExitCode>
     let (interrupt, terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let (told, asked) = oneshot::channel();
     tokio::spawn(heed(interrupt, terminate, told));
-    tracing::info!(%public, %backend, "listening");
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), %public, %backend, "listening");
     notify(&[NotifyState::Ready]);
     match gateway.run(listeners, async { drop(asked.await) }).await {
         Stopped::Empty => {

@@ -1,8 +1,9 @@
 //! The sockets that the gateway listens on: its own, or those that a service manager has opened for it.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use listenfd::ListenFd;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
@@ -61,7 +62,15 @@ fn one(address: &ListenAddress, shared: bool, option: &str) -> anyhow::Result<Li
         ListenAddress::Tcp(address) => tcp(*address, shared).map(Listener::from),
         ListenAddress::Unix(path) => Listener::unix(path),
     };
-    bound.with_context(|| format!("cannot listen on {address}; choose another address with {option}"))
+    bound.map_err(|error| {
+        let hint = match address {
+            ListenAddress::Tcp(at) if at.port() < 1024 && error.kind() == ErrorKind::PermissionDenied => {
+                "; a port below 1024 takes a right, or a service manager: see docs/install.md"
+            }
+            _ => "",
+        };
+        anyhow!("cannot listen on {address}: {error}{hint}; or choose another address with {option}")
+    })
 }
 
 fn tcp(address: SocketAddr, shared: bool) -> std::io::Result<TcpListener> {

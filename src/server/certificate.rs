@@ -12,12 +12,17 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{Error, InconsistentKeys, ServerConfig};
+use x509_parser::parse_x509_certificate;
 
 use crate::clock::Clock;
 use crate::config::{ConfigError, Tls};
+use crate::metrics::Metrics;
 
 /// How often the files are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// How long before its end a certificate is spoken of. Those who renew them do so earlier.
+const SOON: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 
 /// A certificate with its key, as new connections are shown it.
 #[derive(Clone)]
@@ -25,6 +30,8 @@ pub(super) struct Certificate(Arc<Inner>);
 
 struct Inner {
     files: Tls,
+    metrics: Arc<Metrics>,
+    clock: Clock,
     current: Arc<ArcSwap<ServerConfig>>,
     /// What the files were like when they were last read.
     seen: Mutex<[Option<Stamp>; 2]>,
@@ -38,11 +45,15 @@ impl Certificate {
     ///
     /// # Errors
     /// The setting whose file cannot be read, or does not fit the other.
-    pub(super) fn read(files: &Tls) -> Result<Self, ConfigError> {
+    pub(super) fn read(files: &Tls, metrics: &Arc<Metrics>, clock: &Clock) -> Result<Self, ConfigError> {
         // Looked at first: what changes meanwhile is seen then.
         let seen = stamps(files);
-        let current = Arc::new(ArcSwap::from_pointee(server_config(files)?));
-        Ok(Self(Arc::new(Inner { files: files.clone(), current, seen: Mutex::new(seen) })))
+        let (config, end) = server_config(files)?;
+        let current = Arc::new(ArcSwap::from_pointee(config));
+        let (metrics, clock, seen) = (Arc::clone(metrics), clock.clone(), Mutex::new(seen));
+        let this = Self(Arc::new(Inner { files: files.clone(), metrics, clock, current, seen }));
+        this.note(end);
+        Ok(this)
     }
 
     /// What new connections are shown, now and later.
@@ -55,15 +66,27 @@ impl Certificate {
     /// # Errors
     /// As at first; then all is as it was.
     pub(super) fn reload(&self) -> Result<(), ConfigError> {
-        let Inner { files, current, seen } = &*self.0;
+        let Inner { files, current, seen, .. } = &*self.0;
         *seen.lock() = stamps(files);
-        current.store(Arc::new(server_config(files)?));
+        let (config, end) = server_config(files)?;
+        current.store(Arc::new(config));
+        self.note(end);
         Ok(())
     }
 
+    /// Tells operators when it ends.
+    fn note(&self, end: Duration) {
+        let Inner { metrics, clock, .. } = &*self.0;
+        metrics.certificate_ends(end);
+        if let Some(remark) = remark(end, clock) {
+            tracing::warn!("{remark}");
+        }
+    }
+
     /// Reads it again whenever its files have changed, for ever.
-    pub(super) async fn keep(self, clock: Clock) {
+    pub(super) async fn keep(self) {
         loop {
+            let clock = &self.0.clock;
             clock.sleep_until(clock.now() + LOOK_EVERY).await;
             let this = self.clone();
             // Files may be on a disk that takes its time.
@@ -84,13 +107,27 @@ impl Certificate {
     }
 }
 
-/// What TLS is spoken with: HTTP/1.1 only, since WebSockets over HTTP/2 are another protocol.
+/// What is to be said of a certificate that ends then, since the Unix epoch: that it has, or will soon.
+pub(super) fn remark(end: Duration, clock: &Clock) -> Option<String> {
+    let date = humantime::format_rfc3339_seconds(SystemTime::UNIX_EPOCH + end);
+    match end.checked_sub(clock.unix()) {
+        None => Some(format!("the certificate has ended at {date}: clients will not connect")),
+        Some(left) if left < SOON => Some(format!("the certificate ends soon, at {date}")),
+        Some(_) => None,
+    }
+}
+
+/// What TLS is spoken with: HTTP/1.1 only, since WebSockets over HTTP/2 are another protocol. And when the
+/// certificate ends, since the Unix epoch.
 ///
 /// # Errors
 /// As [`Certificate::read`].
-pub(super) fn server_config(files: &Tls) -> Result<ServerConfig, ConfigError> {
+pub(super) fn server_config(files: &Tls) -> Result<(ServerConfig, Duration), ConfigError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let certified = certified_key(files, &provider)?;
+    let end = end_of(&certified).map_err(|problem| {
+        ConfigError::new("tls.certificate", format!("{}: {problem}", files.certificate.display()))
+    })?;
     let failed = |error: Error| ConfigError::new("tls", error.to_string());
     let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
     let mut config =
@@ -98,7 +135,16 @@ pub(super) fn server_config(files: &Tls) -> Result<ServerConfig, ConfigError> {
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     // Whoever comes back is let in without signatures: thousands may at once. Nothing is kept for them.
     config.ticketer = aws_lc_rs::Ticketer::new().map_err(failed)?;
-    Ok(config)
+    Ok((config, end))
+}
+
+/// When the first certificate ends, which is that of this host (RFC 5280, 4.1.2.5).
+fn end_of(certified: &CertifiedKey) -> Result<Duration, String> {
+    let first = certified.cert.first().ok_or("there is no certificate")?;
+    let (_, certificate) = parse_x509_certificate(first).map_err(|error| error.to_string())?;
+    let end = certificate.validity().not_after.timestamp();
+    // What ended before 1970 has ended.
+    Ok(Duration::from_secs(u64::try_from(end).unwrap_or(0)))
 }
 
 fn certified_key(files: &Tls, provider: &CryptoProvider) -> Result<CertifiedKey, ConfigError> {
@@ -115,6 +161,10 @@ fn certified_key(files: &Tls, provider: &CryptoProvider) -> Result<CertifiedKey,
         return Err(in_certificate(format!("{certificate} holds no certificate in PEM")));
     }
     let pem = std::fs::read(&files.key).map_err(|error| in_key(format!("{key} cannot be read: {error}")))?;
+    let text = String::from_utf8_lossy(&pem);
+    if text.contains("ENCRYPTED") {
+        return Err(in_key(format!("{key} is encrypted, and there is nobody to ask for its password: decrypt it")));
+    }
     let private = PrivateKeyDer::from_pem_slice(&pem)
         .map_err(|error| in_key(format!("{key} holds no private key in PEM: {error}")))?;
     let private = provider

@@ -111,7 +111,7 @@ impl Http {
             };
             let (stream, early, peer) = match heard {
                 Ok(heard) => heard,
-                Err(error) => return tracing::debug!(%error, %peer, "a connection broke before its request"),
+                Err(error) => return self.refused(&error, peer),
             };
             let stream = Handshake::new(stream, early, place);
             // In a box: what waits for its request is to take no room for the answer.
@@ -128,6 +128,18 @@ impl Http {
             }
             None => served.await,
         }
+    }
+
+    /// Tells why a connection has come to nothing before its request.
+    fn refused(&self, error: &io::Error, peer: Peer) {
+        let reason = match error.kind() {
+            io::ErrorKind::PermissionDenied => "not_a_proxy",
+            io::ErrorKind::InvalidData => "bad_preface",
+            _ => return tracing::debug!(%error, %peer, "a connection broke before its request"),
+        };
+        self.places.iter().for_each(|places| places.refuse(reason));
+        let problem = error.to_string();
+        tracing::warn!(target: SECURITY, reason, %peer, problem, "a connection was refused");
     }
 
     /// Hears what comes before HTTP, and the head of a request where it is limited.

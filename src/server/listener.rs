@@ -122,7 +122,7 @@ fn tcp(stream: TcpStream, address: SocketAddr) -> io::Result<(Bare, Peer)> {
 /// Whether a file is a socket that nobody listens on.
 fn is_stale(path: &Path) -> io::Result<bool> {
     if !std::fs::symlink_metadata(path)?.file_type().is_socket() {
-        return Ok(false);
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is a file, and it is no socket"));
     }
     let connected = std::os::unix::net::UnixStream::connect(path);
     Ok(connected.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused))

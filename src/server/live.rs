@@ -73,6 +73,11 @@ impl Live {
         Ok(())
     }
 
+    /// Notes whether the configuration could be read again, for whoever looks at the metrics.
+    pub fn note_reload(&self, succeeded: bool) {
+        self.0.parts.metrics.reloaded(succeeded);
+    }
+
     /// Fetches the keys that issuers publish, from now on, until the gateway stops.
     pub(super) fn keep_keys(&self) {
         let mut keeping = self.0.keeping.lock();

@@ -242,7 +242,7 @@ async fn serve_refuses_keys_that_cannot_be_and_names_their_place() {
         ("--allow-origin=example.com", "is not an origin"),
         ("--trusted-proxy=everybody", "10.0.0.0/8"),
         ("--config=/nowhere.toml", "/nowhere.toml"),
-        ("--state-file=/nowhere/state", "/nowhere/state"),
+        ("--state-file=/nowhere/state", "/nowhere is no folder"),
         ("--leeway=1h", "leeway"),
     ] {
         let mut command = wsgate(&["serve", argument]);

@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 use tokio::process::Command;
+use wsgate::config::Tls;
 
+use crate::support::certificate::Certificate;
 use crate::support::program::{ANYWHERE, Running, output, wsgate};
 use crate::support::tokens::TempFile;
 use crate::support::{API_KEY, Client, JWT_SECRET, within_reason};
@@ -56,10 +58,15 @@ async fn what_is_shown_is_a_file_that_says_the_same_and_has_no_secret() {
     command.env("WSGATE_JWT_SECRET", secret).env("WSGATE_API_KEY", secret);
     let (succeeded, shown, error) = output(command).await;
     assert!(succeeded && !shown.contains("hush") && !error.contains("hush"), "{shown}{error}");
-    let again = TempFile::new("wsgate.toml", &shown.replace("config =", "# config ="));
+    let again = TempFile::new("wsgate.toml", &shown);
     let (succeeded, same, error) = output(wsgate(&["config", "show", "--config", path(&again)])).await;
-    let without_path =
-        |text: &str| text.lines().filter(|line| !line.starts_with("config =")).collect::<Vec<_>>().join("\n");
+    // But for the file itself, and for what stands in the environment.
+    let without_path = |text: &str| {
+        text.lines()
+            .filter(|line| !line.starts_with("# config =") && !line.contains("\"***\""))
+            .collect::<Vec<_>>()
+            .join("\n")
+    };
     assert!(succeeded, "{error}");
     assert_eq!(without_path(&same), without_path(&shown));
 }
@@ -77,7 +84,7 @@ async fn sections_may_stand_in_the_environment_whole_or_field_by_field() {
     for (variable, value, named) in [
         ("WSGATE_ROOMS", "[{ patern = \"a\" }]", "did you mean `pattern`"),
         ("WSGATE_BACKEND_MAX_WAITING", "many", "WSGATE_BACKEND_MAX_WAITING"),
-        ("WSGATE_MAX_DEPTH", "many", "--max-depth"),
+        ("WSGATE_MAX_DEPTH", "many", "WSGATE_MAX_DEPTH cannot be `many`: must be a whole number"),
     ] {
         let mut command = wsgate(&["config", "check"]);
         command.env(variable, value);
@@ -91,7 +98,7 @@ async fn what_nobody_knows_is_an_error_that_says_where_it_stands_and_what_was_me
     for (text, expected) in [
         ("max_depth = 10\nmax_room = 3", "line 2: unknown option `max_room`: did you mean `max_rooms`?"),
         ("colour = \"red\"", "line 1: unknown option `colour`"),
-        ("\nmax_depth = \"deep\"", "line 2: max_depth: invalid value 'deep'"),
+        ("\nmax_depth = \"deep\"", "line 2: max_depth cannot be `deep`: must be a whole number"),
         ("max_depth = [1]", "line 1: max_depth must be one value"),
         ("[backend]\nacces_url = \"\"", "line 2: unknown field `acces_url`: did you mean `access_url`?"),
         (
@@ -99,8 +106,25 @@ async fn what_nobody_knows_is_an_error_that_says_where_it_stands_and_what_was_me
             "line 2: unknown field `max_depth`: as an option it belongs above the first section",
         ),
         ("jwt_secret = \"x\"", "line 1: jwt_secret does not stand here"),
-        ("max_depth = 10\nmax_depth = 11", "duplicate key"),
-        ("ping_interval = 25", "line 1: ping_interval: invalid value '25'"),
+        ("max_depth = 10\nmax_depth = 11", "line 2: `max_depth` is there twice"),
+        ("ping_interval = 25", "line 1: ping_interval cannot be `25`"),
+        (
+            "when_user_is_full = \"replce\"",
+            "line 1: when_user_is_full cannot be `replce`: must be one of replace, refuse",
+        ),
+        ("require_origin = \"yes\"", "line 1: require_origin cannot be `yes`: must be one of true, false"),
+        ("[limits]\nmax_depth = 1", "line 1: unknown section `limits`: options stand at the top"),
+        ("[rooms]\npattern = \"a\"", "line 1: there may be several of these: its name stands in double brackets"),
+        (
+            "[backend]\naccess_url = \"http://127.0.0.1/\"\naccess_timeout = 2",
+            "line 3: access_timeout: must be a time in quotes, as \"90s\"",
+        ),
+        ("[anonymous]\nmax_rooms = \"10\"", "line 2: max_rooms: invalid type: string \"10\", expected a whole number"),
+        ("cookie = \"session\"", "line 1: cookie needs a list of allowed origins"),
+        ("listen = \"127.0.0.1:8081\"", "backend_listen cannot be where clients connect"),
+        ("listen = \"unix:/nowhere/x.sock\"", "line 1: listen cannot be there: /nowhere is no folder"),
+        ("log = \"verbose\"", "line 1: log has `verbose`, of which `verbose` is no level"),
+        ("tls_certificate = \"a.pem\"", "tls_key is needed beside tls_certificate"),
     ] {
         let file = TempFile::new("wsgate.toml", text);
         let mut command = wsgate(&["config", "check", "--config", path(&file)]);
@@ -118,7 +142,7 @@ async fn a_check_finds_what_a_start_would() {
         command
     };
     let (succeeded, said, error) = output(check()).await;
-    assert!(succeeded && said == "All is well.\n", "{said}{error}");
+    assert!(succeeded && said.ends_with("All is well, without a configuration file.\n"), "{said}{error}");
     for (variable, value, named) in [
         ("WSGATE_JWT_SECRET", "short", "at least 32 bytes"),
         ("WSGATE_API_KEY", "short", "api_key"),
@@ -132,6 +156,49 @@ async fn a_check_finds_what_a_start_would() {
         let (succeeded, _, error) = output(command).await;
         assert!(!succeeded && error.contains(named), "{error}");
     }
+}
+
+#[tokio::test]
+async fn a_check_warns_of_what_is_probably_not_meant() {
+    let certificate = Certificate::ended();
+    let Tls { certificate: file, key } = certificate.files();
+    let text = format!(
+        "tls_certificate = {file:?}\ntls_key = {key:?}\nproxy_protocol = true\n\
+         [[issuers]]\nissuer = \"x\"\njwks_url = \"https://x.example/jwks\"\nalgorithms = [\"RS256\"]\n"
+    );
+    let file = TempFile::new("wsgate.toml", &text);
+    let mut command = wsgate(&["config", "check", "--config", path(&file)]);
+    command.env("WSGATE_API_KEY", API_KEY).env("WSGATE_MAX_ROOM", "5");
+    let (succeeded, said, error) = output(command).await;
+    assert!(succeeded, "{error}");
+    for warning in [
+        "Warning: WSGATE_MAX_ROOM is in the environment, and means nothing: is it to be WSGATE_MAX_ROOMS?.",
+        "Warning: revocations and blocks end with the process: state_file would keep them.",
+        "Warning: proxy_protocol without trusted_proxy: no address is believed, so nobody gets in over TCP.",
+        "Warning: no audience for x: tokens that it made for others are accepted too.",
+        "Warning: the certificate has ended at 2021-01-01T00:00:00Z: clients will not connect.",
+    ] {
+        assert!(said.lines().any(|line| line == warning), "{warning}\n{said}");
+    }
+    assert!(said.ends_with(&format!("All is well with {}.\n", path(&file))), "{said}");
+}
+
+#[tokio::test]
+async fn a_secret_that_changes_in_its_file_is_named_as_changed() {
+    let key = TempFile::new("key", "a key of a backend that is not the first");
+    let secret = TempFile::new("secret", "a secret of an issuer that is not the first");
+    let text = format!(
+        "[[api_keys]]\nname = \"mine\"\nkey_file = {:?}\nallow = [\"operate\"]\n\n[[issuers]]\nissuer = \"x\"\n\
+         keys = [{{ secret_file = {:?} }}]\n",
+        path(&key),
+        path(&secret)
+    );
+    let gateway = Reloading::with(&text).await;
+    assert_eq!(gateway.reload(&text).await.1, json!({"changed": [], "needs_restart": []}));
+    std::fs::write(&secret.0, "another secret of an issuer that is not the first").unwrap();
+    assert_eq!(gateway.reload(&text).await.1["changed"], json!(["issuers"]));
+    std::fs::write(&key.0, "another key of a backend that is not the first").unwrap();
+    assert_eq!(gateway.reload(&text).await.1["changed"], json!(["api_keys"]));
 }
 
 #[tokio::test]
@@ -235,7 +302,7 @@ async fn what_cannot_be_changes_nothing_and_says_so() {
     for (text, named) in [
         ("max_rooms = 2\nmax_romms = 3\n", "max_romms"),
         ("max_rooms = 2\nmax_outbox_bytes = 1\n", "max_outbox_bytes"),
-        ("max_rooms = 2\nlog = \"=,=\"\n", "--log"),
+        ("max_rooms = 2\nlog = \"inof\"\n", "line 2: log has `inof`"),
         ("max_rooms = 2\n[[rooms]]\npattern = \"a\"\njoin = \"ask\"\n", "rooms[0].pattern"),
         ("max_rooms = 2\n[anonymous]\ngrants = { \"*\" = [\"sing\"] }\n", "anonymous.grants"),
     ] {

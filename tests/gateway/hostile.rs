@@ -244,6 +244,7 @@ async fn a_backend_that_does_not_answer_is_left_alone_until_it_answers_again() {
     assert_eq!(backend.asked(), 4);
     // After the pause one question is let through; it fails, and the pause begins again.
     server.pass(Duration::from_secs(5));
+    assert!(metric(&server, r#"wsgate_backend_breaker_open{kind="access"} 0"#).await, "while nobody asks, too");
     for expected in [5, 5] {
         assert_eq!(join(&mut alice).await["code"], "backend_unavailable");
         assert_eq!(backend.asked(), expected);

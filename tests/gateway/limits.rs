@@ -12,14 +12,6 @@ use crate::support::program::{ANYWHERE, Running};
 use crate::support::{API_KEY, Client, JWT_SECRET, Opcode, Raw, Server, frame, until, within_reason};
 
 impl Server {
-    /// One number of `/metrics`; 0 if it is not there.
-    async fn metric(&self, name: &str) -> u64 {
-        let request = reqwest::get(format!("http://{}/metrics", self.backend));
-        let text = within_reason("the metrics", request).await.unwrap().text().await.unwrap();
-        let name = format!("{name} ");
-        text.lines().find_map(|line| line.strip_prefix(&name)).map_or(0, |number| number.parse().unwrap())
-    }
-
     /// How often a limit has bitten.
     async fn bites(&self, limit: &str) -> u64 {
         self.metric(&format!("wsgate_limit_hits_total{{limit=\"{limit}\"}}")).await

@@ -133,6 +133,24 @@ async fn the_process_is_seen_under_the_names_that_all_programs_have() {
     assert!(found.keys().any(|name| name.starts_with("wsgate_build_info{version=\"")));
 }
 
+#[tokio::test]
+async fn what_has_not_happened_yet_is_zero_so_that_its_first_time_is_seen() {
+    let server = Server::start().await;
+    let found = samples(&server).await;
+    for name in [
+        "wsgate_refusals_total{reason=\"expired\"}",
+        "wsgate_refusals_total{reason=\"origin_not_allowed\"}",
+        "wsgate_limit_hits_total{limit=\"max_connections\"}",
+        "wsgate_closed_connections_total{code=\"4508\"}",
+        "wsgate_closed_connections_total{code=\"lost\"}",
+    ] {
+        assert_eq!(found.get(name), Some(&0.0), "{name}: {found:#?}");
+    }
+    assert_eq!(found["wsgate_max_connections"], 50_000.0);
+    assert_eq!(found["wsgate_config_last_reload_successful"], 1.0);
+    assert!(!found.keys().any(|name| name.starts_with("wsgate_tls_certificate")), "there is none");
+}
+
 /// The names of metrics in a text.
 fn named(text: &str) -> BTreeSet<&str> {
     let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');

@@ -144,6 +144,7 @@ async fn what_is_no_header_is_refused_without_a_word() {
         let _reset_or_end = within_reason(what, raw.stream.read_to_end(&mut answer)).await;
         assert_eq!(answer, b"", "{what}");
     }
+    assert!(server.metric(r#"wsgate_refusals_total{reason="bad_preface"}"#).await >= 9);
     assert_eq!(attempt(&server, b"PROXY UNKNOWN\r\n", "").await, "101", "and others are served");
 }
 
@@ -173,6 +174,7 @@ async fn who_is_no_trusted_proxy_is_refused_with_a_header_and_without() {
         let _reset_or_end = within_reason("the end", raw.stream.read_to_end(&mut answer)).await;
         assert_eq!(answer, b"", "{begin}");
     }
+    assert_eq!(server.metric(r#"wsgate_refusals_total{reason="not_a_proxy"}"#).await, 3);
 }
 
 #[tokio::test]

@@ -106,6 +106,12 @@ async fn a_drain_ends_at_its_limit_and_says_how_many_were_left() {
     assert_eq!(server.stopped().await, Stopped::TimedOut { connections: 1 });
 }
 
+/// What `/health` says on the public door.
+async fn public_health(server: &Server) -> (u16, String) {
+    let answer = within_reason("an answer", reqwest::get(format!("http://{}/health", server.public))).await.unwrap();
+    (answer.status().as_u16(), answer.text().await.unwrap())
+}
+
 /// What `/health/ready` says, on a connection of its own.
 async fn readiness(server: &Server) -> (u16, Value) {
     let response = within_reason("an answer", reqwest::get(format!("http://{}/health/ready", server.backend))).await;
@@ -119,8 +125,10 @@ async fn a_drain_is_seen_first_and_then_it_takes_no_more_clients_but_serves_back
     let mut alice = server.connect("alice", json!({})).await;
     let (status, ready) = readiness(&server).await;
     assert_eq!((status, &ready["ready"], &ready["connections"]), (200, &json!(true), &json!(1)), "{ready}");
+    assert_eq!(public_health(&server).await, (200, "ok\n".to_owned()));
     let (status, answer) = server.api("POST", "/v1/drain", "").await;
     assert_eq!((status, answer), (200, json!({"connections": 1})));
+    assert_eq!(public_health(&server).await, (503, "draining\n".to_owned()), "what stands before it sees it, too");
     let (status, ready) = readiness(&server).await;
     let reasons = json!(["it is draining, and takes no more clients"]);
     assert_eq!((status, &ready["ready"], &ready["reasons"]), (503, &json!(false), &reasons));
@@ -132,7 +140,8 @@ async fn a_drain_is_seen_first_and_then_it_takes_no_more_clients_but_serves_back
         assert_eq!(client.closed().await.0, 4503);
     }
     until("nobody to listen", || std::net::TcpStream::connect(server.public).is_err()).await;
-    assert_eq!(readiness(&server).await.0, 503, "alice has not ended TCP yet");
+    let (status, ready) = readiness(&server).await;
+    assert_eq!((status, &ready["connections"]), (503, &json!(2)), "they have not ended TCP yet");
     assert_eq!(server.publish(json!({"to": {"all": true}, "event": "e"})).await, 0);
     drop((alice, bob));
     assert_eq!(server.stopped().await, Stopped::Empty);
@@ -163,12 +172,11 @@ async fn a_backend_that_keeps_its_connection_is_told_to_take_another_one() {
     assert!(!kept.head().await.contains("connection: close"));
     server.ask_to_stop();
     until("the drain", || server.hub.census().connections == 0).await;
-    assert_eq!(kept.bytes(BODY.len()).await, BODY.as_bytes());
+    let body = format!(r#"{{"live":true,"version":"{}","pid":{}}}"#, env!("CARGO_PKG_VERSION"), std::process::id());
+    assert_eq!(kept.bytes(body.len()).await, body.as_bytes());
     kept.send(request).await;
     assert!(kept.head().await.contains("connection: close"));
-    assert_eq!(kept.end().await, BODY.as_bytes());
+    assert_eq!(kept.end().await, body.as_bytes());
     drop(alice);
     server.stopped().await;
 }
-
-const BODY: &str = concat!(r#"{"live":true,"version":""#, env!("CARGO_PKG_VERSION"), r#""}"#);

@@ -223,6 +223,14 @@ impl Server {
         })
     }
 
+    /// One number of `/metrics`; 0 if it is not there.
+    pub async fn metric(&self, name: &str) -> u64 {
+        let request = reqwest::get(format!("http://{}/metrics", self.backend));
+        let text = within_reason("the metrics", request).await.unwrap().text().await.unwrap();
+        let name = format!("{name} ");
+        text.lines().find_map(|line| line.strip_prefix(&name)).map_or(0, |number| number.parse().unwrap())
+    }
+
     /// `POST /v1/publish`, and how many connections it reached.
     pub async fn publish(&self, body: Value) -> u64 {
         let (status, answer) = self.api("POST", "/v1/publish", &body.to_string()).await;

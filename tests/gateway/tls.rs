@@ -209,6 +209,14 @@ async fn who_speaks_no_tls_is_told_so_by_an_alert_and_disturbs_nobody() {
 }
 
 #[tokio::test]
+async fn when_the_certificate_ends_is_a_metric() {
+    let server = start(&Certificate::ended()).await;
+    let metrics = reqwest::get(format!("http://{}/metrics", server.backend)).await.unwrap().text().await.unwrap();
+    let line = metrics.lines().find(|line| line.starts_with("wsgate_tls_certificate_not_after_timestamp_seconds"));
+    assert_eq!(line.unwrap().split(' ').nth(1), Some("1609459200"), "{line:?}");
+}
+
+#[tokio::test]
 async fn a_new_certificate_is_shown_to_who_comes_and_disturbs_nobody_who_is_there() {
     let (before, after) = (Certificate::new(), Certificate::new());
     let shown = [TempFile::new("shown.pem", "-"), TempFile::new("shown-key.pem", "-")];

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use rcgen::CertifiedKey;
+use rcgen::{CertificateParams, CertifiedKey, KeyPair};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
@@ -19,12 +19,24 @@ use super::{Client, Server, within_reason};
 pub struct Certificate {
     pub certificate: TempFile,
     pub key: TempFile,
-    made: CertifiedKey<rcgen::KeyPair>,
+    made: CertifiedKey<KeyPair>,
 }
 
 impl Certificate {
     pub fn new() -> Self {
-        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        Self::of(&CertificateParams::new(["localhost".to_owned()]).unwrap())
+    }
+
+    /// One that counts no more, since 2021 began.
+    pub fn ended() -> Self {
+        let mut of = CertificateParams::new(["localhost".to_owned()]).unwrap();
+        of.not_after = rcgen::date_time_ymd(2021, 1, 1);
+        Self::of(&of)
+    }
+
+    fn of(params: &CertificateParams) -> Self {
+        let signing_key = KeyPair::generate().unwrap();
+        let made = CertifiedKey { cert: params.self_signed(&signing_key).unwrap(), signing_key };
         let certificate = TempFile::new("certificate.pem", &made.cert.pem());
         let key = TempFile::new("key.pem", &made.signing_key.serialize_pem());
         Self { certificate, key, made }
