@@ -14,10 +14,7 @@ impl Settings {
     pub fn configure(&self) -> Result<Config, ConfigError> {
         let (options, sections) = (&self.options, self.sections.clone());
         if options.listen.excludes(&options.backend_listen) {
-            return Err(ConfigError::new(
-                "backend_listen",
-                format!("cannot be where clients connect: {}", options.listen),
-            ));
+            return Err(ConfigError::new("listen", format!("cannot be {}, where backends connect", options.listen)));
         }
         let jwt_secret = secret("jwt_secret", options.jwt_secret_file.as_deref())?;
         let mut config = Config::new(Secret::new(""), Secret::new(""));
@@ -35,8 +32,8 @@ impl Settings {
         config.tls = match (&options.tls_certificate, &options.tls_key) {
             (None, None) => None,
             (Some(certificate), Some(key)) => Some(Tls { certificate: certificate.clone(), key: key.clone() }),
-            (Some(_), None) => return Err(ConfigError::new("tls_key", "is needed beside tls_certificate")),
-            (None, Some(_)) => return Err(ConfigError::new("tls_certificate", "is needed beside tls_key")),
+            (Some(_), None) => return Err(ConfigError::new("tls_certificate", "needs tls_key beside it")),
+            (None, Some(_)) => return Err(ConfigError::new("tls_key", "needs tls_certificate beside it")),
         };
         config.state_file.clone_from(&options.state_file);
         config.limits = options.limits.clone();

@@ -115,7 +115,9 @@ fn explain(error: &toml::de::Error, text: &str) -> String {
             "there may be several of these: its name stands in double brackets, as in [[rooms]]".to_owned()
         }
         message => match field_before(text, span.start) {
-            Some(field) if message.starts_with("invalid ") => format!("{field}: {}", without_types(message)),
+            Some(field) if message.starts_with("invalid ") || message.starts_with("must ") => {
+                format!("{field}: {}", without_types(message))
+            }
             _ => with_suggestion(message),
         },
     };

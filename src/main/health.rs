@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::anyhow;
 use clap::ArgMatches;
 use wsgate::config::{ListenAddress, Options};
 
@@ -35,7 +35,10 @@ pub(super) async fn run(arguments: Arguments, matches: &ArgMatches) -> anyhow::R
     };
     let client = client.build()?;
     let url = format!("http://{host}/health/{path}");
-    let response = client.get(&url).send().await.with_context(|| format!("nobody answers at {url}"))?;
+    let response = client.get(&url).send().await.map_err(|error| {
+        let why = if error.is_timeout() { "in time" } else { "there" };
+        anyhow!("nobody answers {why}: {url}. If it listens elsewhere, give --config or --backend-listen")
+    })?;
     let succeeded = response.status().is_success();
     println(&response.text().await?)?;
     Ok(if succeeded { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -738,7 +738,7 @@ async fn health_says_whether_a_gateway_is_ready_and_ends_accordingly() {
     assert!(!succeeded && said.contains("it is draining"), "{said}");
     drop(running);
     let (succeeded, _, error) = output(wsgate(&["health", "--backend-listen", "127.0.0.1:1"])).await;
-    assert!(!succeeded && error.contains("nobody answers at http://127.0.0.1:1/health/ready"), "{error}");
+    assert!(!succeeded && error.contains("nobody answers there: http://127.0.0.1:1/health/ready"), "{error}");
 }
 
 #[tokio::test]

@@ -121,10 +121,10 @@ async fn what_nobody_knows_is_an_error_that_says_where_it_stands_and_what_was_me
         ),
         ("[anonymous]\nmax_rooms = \"10\"", "line 2: max_rooms: invalid type: string \"10\", expected a whole number"),
         ("cookie = \"session\"", "line 1: cookie needs a list of allowed origins"),
-        ("listen = \"127.0.0.1:8081\"", "backend_listen cannot be where clients connect"),
+        ("listen = \"127.0.0.1:8081\"", "line 1: listen cannot be 127.0.0.1:8081, where backends connect"),
         ("listen = \"unix:/nowhere/x.sock\"", "line 1: listen cannot be there: /nowhere is no folder"),
         ("log = \"verbose\"", "line 1: log has `verbose`, of which `verbose` is no level"),
-        ("tls_certificate = \"a.pem\"", "tls_key is needed beside tls_certificate"),
+        ("tls_certificate = \"a.pem\"", "line 1: tls_certificate needs tls_key beside it"),
     ] {
         let file = TempFile::new("wsgate.toml", text);
         let mut command = wsgate(&["config", "check", "--config", path(&file)]);
