@@ -156,7 +156,7 @@ async fn run(listeners: Listeners, gateway: Gateway) -> anyhow::Result<ExitCode>
     let (interrupt, terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let (told, asked) = oneshot::channel();
     tokio::spawn(heed(interrupt, terminate, told));
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), %public, %backend, "listening");
+    tracing::info!(%public, %backend, version = env!("CARGO_PKG_VERSION"), "listening");
     notify(&[NotifyState::Ready]);
     match gateway.run(listeners, async { drop(asked.await) }).await {
         Stopped::Empty => {
