@@ -44,9 +44,7 @@ impl Settings {
         };
         Ok(config)
     }
-}
 
-impl Settings {
     /// Whether the folders are there of the files that the gateway makes.
     ///
     /// # Errors
