@@ -446,7 +446,10 @@ fn mask(name: &str, value: Value) -> Value {
 }
 
 fn without_password(address: &str) -> String {
-    let Ok(mut url) = reqwest::Url::parse(address) else { return address.to_owned() };
+    let Ok(mut url) = reqwest::Url::parse(address) else {
+        // It is none, and yet may have one in it.
+        return if address.contains('@') { MASK.to_owned() } else { address.to_owned() };
+    };
     if url.password().is_none() {
         return address.to_owned();
     }

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use axum::http::HeaderMap;
 use axum::http::header::{AUTHORIZATION, COOKIE, ORIGIN, SEC_WEBSOCKET_PROTOCOL};
@@ -27,6 +27,8 @@ impl Peer {
     pub(crate) const UNIX: Self = Self(None);
     /// What stands for an address that nobody knows.
     pub(crate) const NOWHERE: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+    /// What stands for one that a proxy has passed on, and nobody can read: all of these share one limit.
+    const UNREADABLE: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
 
     /// Whoever is at an address.
     pub(crate) const fn at(address: IpAddr) -> Self {
@@ -124,8 +126,7 @@ impl Visitor {
     pub(super) fn of(headers: &HeaderMap, mut peer: Peer, trusted: &[IpNet]) -> Self {
         if peer.is_trusted(trusted) {
             for hop in forwarded::hops(headers) {
-                let Some(next) = hop else { break };
-                peer = Peer::at(next);
+                peer = Peer::at(hop.unwrap_or(Peer::UNREADABLE));
                 if !peer.is_trusted(trusted) {
                     break;
                 }
@@ -204,7 +205,8 @@ mod tests {
         assert_eq!(address("10.0.0.1", "203.0.113.9, 198.51.100.1, 10.0.0.2"), "198.51.100.1");
         assert_eq!(address("::ffff:10.0.0.1", "198.51.100.1:4711"), "198.51.100.1");
         assert_eq!(address("::1", "2001:db8::1"), "2001:db8::1");
-        assert_eq!(address("10.0.0.1", "nonsense"), "10.0.0.1");
+        assert_eq!(address("10.0.0.1", "nonsense"), "::", "somebody, and not the proxy");
+        assert_eq!(address("10.0.0.1", "198.51.100.1, unknown, 10.0.0.2"), "::");
         assert_eq!(address("10.0.0.1", ""), "10.0.0.1");
         let headers = headers(&[("forwarded", "for=203.0.113.9, for=198.51.100.1;proto=https, for=10.0.0.2")]);
         let visitor = Visitor::of(&headers, Peer::at("10.0.0.1".parse().unwrap()), &trusted);

@@ -65,6 +65,11 @@ impl Decoder {
         answer.into_inner()
     }
 
+    /// How many fragments have gone into it, but for the last of each message, since this was last asked.
+    pub(super) fn take_fragments(&mut self) -> u32 {
+        std::mem::take(&mut self.boundary.fragments)
+    }
+
     /// Whether all messages that were begun have been read whole. Then the codec knows nothing that
     /// the next one would need, once the stream has no more.
     pub(super) fn is_between_messages(&self) -> bool {
@@ -91,6 +96,8 @@ struct Boundary {
     fragmented: bool,
     /// The payload of the largest frame.
     largest: u64,
+    /// Data frames after which their message goes on.
+    fragments: u32,
 }
 
 /// The longest header of a frame.
@@ -121,6 +128,7 @@ impl Boundary {
                 self.largest = self.largest.max(length);
                 if let OpCode::Data(_) = header.opcode {
                     self.fragmented = !header.is_final;
+                    self.fragments = self.fragments.saturating_add(u32::from(self.fragmented));
                 }
                 bytes.get(taken..).unwrap_or_default()
             }
@@ -206,12 +214,14 @@ mod tests {
         for step in [1, 2, 3, 7, 4096, 100_000] {
             let mut boundary = Boundary::default();
             let mut passed = 0;
+
             for piece in bytes.chunks(step) {
                 boundary.pass(piece);
                 passed += piece.len();
                 let expected = ends.contains(&(passed, true));
                 assert_eq!(boundary.is_between_messages(), expected, "after {passed} bytes in steps of {step}");
             }
+            assert_eq!(boundary.fragments, 2);
         }
     }
 

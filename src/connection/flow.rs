@@ -11,7 +11,7 @@ use crate::config::Limits;
 /// Seconds' worth that may be sent at once.
 const BURST: Duration = Duration::from_secs(2);
 /// A frame's own bytes, about.
-const HEADER_BYTES: usize = 6;
+const HEADER_BYTES: u32 = 6;
 
 /// What a client has sent lately.
 pub(super) struct Flow {
@@ -52,10 +52,10 @@ impl Flow {
         Self { frames: now, bytes: now, slowed_since: None }
     }
 
-    /// Counts a frame that has been read.
-    pub(super) fn count(&mut self, rates: Rates, bytes: usize, now: Instant) {
-        let bytes = u32::try_from(bytes + HEADER_BYTES).unwrap_or(u32::MAX);
-        self.frames = self.frames.max(now) + rates.frame;
+    /// Counts frames that have been read, and the bytes of what is in them.
+    pub(super) fn count(&mut self, rates: Rates, frames: u32, bytes: usize, now: Instant) {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).saturating_add(frames.saturating_mul(HEADER_BYTES));
+        self.frames = self.frames.max(now) + rates.frame.saturating_mul(frames);
         self.bytes = self.bytes.max(now) + rates.byte.saturating_mul(bytes);
         if self.is_full(now) {
             self.slowed_since = None;
@@ -95,10 +95,10 @@ mod tests {
         let mut flow = Flow::new(start);
         for _ in 0..20 {
             assert_eq!(flow.resumes(start), None);
-            flow.count(RATES, 0, start);
+            flow.count(RATES, 1, 0, start);
         }
         assert_eq!(flow.resumes(start), None);
-        flow.count(RATES, 0, start);
+        flow.count(RATES, 1, 0, start);
         let later = start + Duration::from_millis(100);
         assert_eq!(flow.resumes(start), Some(later));
         assert_eq!(flow.resumes(later), None);
@@ -110,16 +110,16 @@ mod tests {
         let mut flow = Flow::new(start);
         let mut now = start;
         while !flow.is_abuse(RATES, now) {
-            flow.count(RATES, 0, now);
+            flow.count(RATES, 1, 0, now);
             now = flow.resumes(now).unwrap_or(now);
             assert!(now < start + Duration::from_secs(6));
         }
         assert!(now > start + Duration::from_secs(5));
         let rested = now + BURST;
-        flow.count(RATES, 0, rested + RATES.frame);
+        flow.count(RATES, 1, 0, rested + RATES.frame);
         assert!(flow.is_abuse(RATES, rested), "it has to be full again");
         let rested = rested + BURST;
-        flow.count(Rates { frame: Duration::ZERO, ..RATES }, 0, rested);
+        flow.count(Rates { frame: Duration::ZERO, ..RATES }, 1, 0, rested);
         assert!(!flow.is_abuse(RATES, rested));
     }
 }

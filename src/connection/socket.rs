@@ -27,6 +27,10 @@ use super::flow::{Flow, Rates};
 /// and a client that never stops sending still gets them.
 const FRAMES_BETWEEN_WRITES: u16 = 32;
 
+/// Bytes, about, that are decoded before it is looked at how fast they come: a message may have any number of
+/// fragments, and be any number of bytes on the wire.
+const BYTES_AT_ONCE: usize = 16 * 1024;
+
 /// One WebSocket of a client, after the upgrade.
 pub struct Socket {
     outbox: Arc<Outbox>,
@@ -256,10 +260,24 @@ impl Socket {
         // much at once would hold up those that share its thread.
         let share = ready!(tokio::task::coop::poll_proceed(cx));
         let decoder = self.decoder.get_or_insert_with(|| Decoder::lend(self.max_message_bytes as usize));
-        let duplex =
-            Duplex { outbox: &self.outbox, early: &mut self.early, max_bytes: self.max_message_bytes as usize, cx };
-        let decoded = match decoder.read(duplex) {
+        let (mut left, max_bytes) = (BYTES_AT_ONCE, self.max_message_bytes as usize);
+        let duplex = Duplex { outbox: &self.outbox, early: &mut self.early, max_bytes, left: &mut left, cx };
+        let decoded = decoder.read(duplex);
+        let (fragments, whole, now) = (decoder.take_fragments(), decoded.as_ref().ok(), self.clock.now());
+        if fragments > 0 || whole.is_some() {
+            let rates = Rates::of(&self.limits.get(), self.is_local);
+            let (frames, bytes) = (fragments.saturating_add(u32::from(whole.is_some())), whole.map_or(0, Decoded::len));
+            if let Some(rates) = rates {
+                self.flow.get_or_insert_with(|| Box::new(Flow::new(now))).count(rates, frames, bytes, now);
+            }
+        }
+        let decoded = match decoded {
             Ok(decoded) => decoded,
+            // There is more of it, but how fast it comes has to be looked at.
+            Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock && left == 0 => {
+                share.made_progress();
+                return Poll::Ready(Ok(None));
+            }
             Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
                 if let Some(decoder) = self.decoder.take_if(|decoder| decoder.is_between_messages()) {
                     decoder.give_back();
@@ -269,11 +287,7 @@ impl Socket {
             Err(error) => return Poll::Ready(Err(ended(&error))),
         };
         share.made_progress();
-        let now = self.clock.now();
         self.liveness.hear(now);
-        if let Some(rates) = Rates::of(&self.limits.get(), self.is_local) {
-            self.flow.get_or_insert_with(|| Box::new(Flow::new(now))).count(rates, decoded.len(), now);
-        }
         Poll::Ready(match decoded {
             Decoded::Text(text) => Ok(Some(Message::Text(text))),
             Decoded::Binary(bytes) => Ok(Some(Message::Binary(bytes))),
@@ -426,6 +440,8 @@ struct Duplex<'a, 'b> {
     outbox: &'a Outbox,
     early: &'a mut Option<Box<Early>>,
     max_bytes: usize,
+    /// Bytes that may be given yet.
+    left: &'a mut usize,
     cx: &'a mut Context<'b>,
 }
 
@@ -452,6 +468,18 @@ impl Duplex<'_, '_> {
 
 impl Read for Duplex<'_, '_> {
     fn read(&mut self, space: &mut [u8]) -> io::Result<usize> {
+        if *self.left == 0 {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let read = self.read_some(space)?;
+        *self.left = self.left.saturating_sub(read);
+        Ok(read)
+    }
+}
+
+impl Duplex<'_, '_> {
+    /// Reads what is there of what may be decoded.
+    fn read_some(&mut self, space: &mut [u8]) -> io::Result<usize> {
         if let Some(mut early) = self.early.take_if(|early| early.matters()) {
             let read = self.read_early(&mut early, space);
             *self.early = Some(early);

@@ -52,6 +52,8 @@ pub(super) async fn serve(matches: ArgMatches) -> anyhow::Result<ExitCode> {
     let settings = settings_of(&matches)?;
     let log = log::start(&settings.options.log, settings.options.log_format)?;
     tokio::spawn(log.keep_reporting());
+    let file = settings.options.config.as_ref().map(|path| path.display().to_string());
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), config = file, "starting");
     let mut config = super::config::checked(&settings)?;
     warn_of(&settings, &config);
     config.tracer = Tracer::from_env().map_err(anyhow::Error::msg)?;
@@ -156,7 +158,7 @@ async fn run(listeners: Listeners, gateway: Gateway) -> anyhow::Result<ExitCode>
     let (interrupt, terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let (told, asked) = oneshot::channel();
     tokio::spawn(heed(interrupt, terminate, told));
-    tracing::info!(%public, %backend, version = env!("CARGO_PKG_VERSION"), "listening");
+    tracing::info!(%public, %backend, "listening");
     notify(&[NotifyState::Ready]);
     match gateway.run(listeners, async { drop(asked.await) }).await {
         Stopped::Empty => {

@@ -4,12 +4,13 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 use wsgate::Limits;
 use wsgate::config::WhenFull;
 
 use crate::support::program::{ANYWHERE, Running};
-use crate::support::{API_KEY, Client, JWT_SECRET, Opcode, Raw, Server, frame, until, within_reason};
+use crate::support::{API_KEY, Client, JWT_SECRET, Opcode, Raw, Server, ends_in_time, frame, until, within_reason};
 
 impl Server {
     /// How often a limit has bitten.
@@ -163,6 +164,28 @@ async fn who_sends_too_many_bytes_is_heard_more_slowly_too() {
     server.pass(Duration::from_millis(100));
     assert_eq!(bob.event().await, "event-2");
     bob.hears_nothing().await;
+}
+
+#[tokio::test]
+async fn fragments_are_frames_and_cannot_be_sent_without_end() {
+    let server = Server::with(|limits| {
+        limits.max_frames_per_second = Some(10);
+        limits.throttle_timeout = Duration::from_secs(5);
+    })
+    .await;
+    let path = format!("/ws?token={}", server.token("alice", json!({})));
+    let mut raw = Raw::upgrade(server.public, &path).await;
+    raw.send(&frame(false, Opcode::Text, b"{")).await;
+    // Of nothing: no limit of bytes would ever be met.
+    let (mut reading, mut writing) = raw.stream.into_split();
+    let empty = frame(false, Opcode::Continuation, b"").repeat(10_000);
+    let sending = tokio::spawn(async move { while writing.write_all(&empty).await.is_ok() {} });
+    let mut said = Vec::new();
+    // It may be reset, since it never stops.
+    ends_in_time(&server, async { drop(reading.read_to_end(&mut said).await) }).await;
+    sending.abort();
+    assert!(String::from_utf8_lossy(&said).contains("sends too fast"), "{said:?}");
+    assert!(server.bites("max_frames_per_second").await > 0);
 }
 
 #[tokio::test]
