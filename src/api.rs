@@ -23,6 +23,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::Serialize;
+use tokio::sync::Mutex;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -56,6 +57,8 @@ pub(crate) struct Api {
     pub(crate) reread: Option<Reread>,
     /// Events that are not to be published twice.
     pub(crate) idempotency: Idempotency,
+    /// Whoever has the configuration read again has this.
+    pub(crate) reloading: Mutex<()>,
 }
 
 /// The routes of the backend listener.

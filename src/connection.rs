@@ -64,6 +64,9 @@ const RETRY_WHEN_FULL: Duration = Duration::from_secs(10);
 /// the thread waits a fraction of a millisecond.
 pub(crate) const GOODBYES_AT_ONCE: usize = 16;
 
+/// Characters of an origin that are logged.
+const MAX_LOGGED_CHARS: usize = 100;
+
 /// What every connection of a worker needs: shared by all of them.
 pub(crate) struct Door {
     /// What the other door works with too.
@@ -181,7 +184,7 @@ impl Door {
 
     /// Whether an address may try to prove something: it has not failed too often.
     fn check_attempts(&self, visitor: &Visitor) -> Result<(), Problem> {
-        self.attempts.allow(visitor.address).map_err(|wait| {
+        self.attempts.allow(visitor.address, is_local(visitor.address)).map_err(|wait| {
             self.parts.metrics.limit("max_failures");
             self.count_refusal("too_many_attempts", visitor);
             let detail = "too many tokens from this address were refused: try again later";
@@ -215,7 +218,8 @@ impl Door {
     /// Notes a refusal that is not of a token.
     fn count_refusal(&self, reason: &'static str, visitor: &Visitor) {
         self.parts.metrics.refuse(reason);
-        tracing::warn!(target: SECURITY, reason, address = %visitor.address, origin = visitor.origin.as_deref(), "a connection was refused");
+        let origin = visitor.origin.as_deref().map(beginning);
+        tracing::warn!(target: SECURITY, reason, address = %visitor.address, origin, "a connection was refused");
     }
 
     /// Notes that somebody has not proven who they are, and says how their connection ends. A
@@ -245,6 +249,12 @@ impl Door {
         };
         Close::new(code, reason.sentence())
     }
+}
+
+/// As much of a stranger's text as is logged: it may be as long as a head.
+fn beginning(text: &str) -> &str {
+    let end = text.char_indices().nth(MAX_LOGGED_CHARS).map_or(text.len(), |(at, _)| at);
+    text.get(..end).unwrap_or_default()
 }
 
 /// The JavaScript client, for pages: a script, or a module.

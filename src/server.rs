@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use axum::Router;
+use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
@@ -211,6 +212,7 @@ impl Gateway {
             keys: self.keys.clone(),
             reread: self.reread.clone(),
             idempotency: Idempotency::new(limits.clone(), clock.clone()),
+            reloading: Mutex::default(),
         });
         let http = Http::backend(api::routes(api), clock.clone(), drain.clone());
         tasks.spawn(accept(listener, http, tasks.clone(), until));

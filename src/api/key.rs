@@ -52,10 +52,23 @@ impl ApiKeys {
     /// # Errors
     /// The first setting that cannot be; then all keys stay as they are.
     pub fn replace(&self, api_key: Option<&Secret>, written: &[ApiKey]) -> Result<(), ConfigError> {
+        self.replacing(api_key, written).map(|put| put())
+    }
+
+    /// Reads others, and gives what puts them in place.
+    ///
+    /// # Errors
+    /// The first setting that cannot be.
+    pub(crate) fn replacing(
+        &self,
+        api_key: Option<&Secret>,
+        written: &[ApiKey],
+    ) -> Result<impl FnOnce() + use<'_>, ConfigError> {
         let keys = read(api_key, written)?;
-        *self.0.write() = keys;
-        self.log();
-        Ok(())
+        Ok(move || {
+            *self.0.write() = keys;
+            self.log();
+        })
     }
 
     /// Logs which keys count.

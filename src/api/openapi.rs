@@ -292,6 +292,7 @@ mod tests {
             keys: super::super::ApiKeys::new(config.api_key.as_ref(), &[]).unwrap(),
             idempotency: super::super::Idempotency::new(parts.limits.clone(), config.clock),
             reread: None,
+            reloading: Default::default(),
             parts,
         };
         let printed = format!("{:?}", super::super::routes(Arc::new(api)));

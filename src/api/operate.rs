@@ -42,6 +42,8 @@ async fn reload(State(api): State<Arc<Api>>, caller: Caller) -> Result<Response,
     let Some(reread) = api.reread.clone() else {
         return Err(Problem::new(ErrorCode::NotConfigured, "this gateway has no configuration to read again"));
     };
+    // One after the other, and each on a thread only when its turn has come.
+    let _turn = api.reloading.lock().await;
     // Files may be on a disk that takes its time.
     let read = tokio::task::spawn_blocking(move || reread()).await;
     match read.map_err(|error| error.to_string()).flatten() {

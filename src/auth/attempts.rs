@@ -33,14 +33,15 @@ impl Attempts {
         Self { failed: Mutex::default(), limits, clock }
     }
 
-    /// Whether an address may try.
+    /// Whether an address may try, which may be on this machine.
     ///
     /// # Errors
     /// How long it has to wait.
-    pub fn allow(&self, address: IpAddr) -> Result<(), Duration> {
+    pub fn allow(&self, address: IpAddr, is_local: bool) -> Result<(), Duration> {
         let now = self.clock.now();
+        let Some(max) = self.limits.get().failures(is_local) else { return Ok(()) };
         match self.failed.lock().get(&network(address)) {
-            Some(failed) if failed.count >= self.limits.get().max_failures && failed.is_recent(now) => {
+            Some(failed) if failed.count >= max && failed.is_recent(now) => {
                 Err((failed.since + WINDOW).saturating_duration_since(now))
             }
             _ => Ok(()),
@@ -89,7 +90,7 @@ mod tests {
     use crate::config::Limits;
 
     fn at_most(max_failures: u32) -> LiveLimits {
-        LiveLimits::new(Limits { max_failures, ..Limits::DEFAULT })
+        LiveLimits::new(Limits { max_failures: Some(max_failures), ..Limits::DEFAULT })
     }
 
     #[test]
@@ -98,24 +99,24 @@ mod tests {
         let attempts = Attempts::new(at_most(2), clock);
         let (one, other) = ("192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap());
         attempts.fail(one);
-        assert_eq!(attempts.allow(one), Ok(()));
+        assert_eq!(attempts.allow(one, false), Ok(()));
         time.advance(Duration::from_secs(10));
         attempts.fail(one);
-        assert_eq!(attempts.allow(one), Err(Duration::from_secs(50)));
-        assert_eq!(attempts.allow(other), Ok(()));
+        assert_eq!(attempts.allow(one, false), Err(Duration::from_secs(50)));
+        assert_eq!(attempts.allow(other, false), Ok(()));
         time.advance(Duration::from_secs(50));
-        assert_eq!(attempts.allow(one), Ok(()));
+        assert_eq!(attempts.allow(one, false), Ok(()));
     }
 
     #[test]
     fn a_network_of_ipv6_counts_as_one_and_ipv4_within_it_as_itself() {
         let attempts = Attempts::new(at_most(1), Clock::system());
         attempts.fail("2001:db8::1".parse().unwrap());
-        assert!(attempts.allow("2001:db8::2".parse().unwrap()).is_err());
-        assert!(attempts.allow("2001:db8:0:1::1".parse().unwrap()).is_ok());
+        assert!(attempts.allow("2001:db8::2".parse().unwrap(), false).is_err());
+        assert!(attempts.allow("2001:db8:0:1::1".parse().unwrap(), false).is_ok());
         attempts.fail("::ffff:192.0.2.1".parse().unwrap());
-        assert!(attempts.allow("192.0.2.1".parse().unwrap()).is_err());
-        assert!(attempts.allow("::ffff:192.0.2.2".parse().unwrap()).is_ok());
+        assert!(attempts.allow("192.0.2.1".parse().unwrap(), false).is_err());
+        assert!(attempts.allow("::ffff:192.0.2.2".parse().unwrap(), false).is_ok());
     }
 
     #[test]

@@ -110,18 +110,19 @@ impl Authenticator {
         self.verifier.load_full()
     }
 
-    /// Lets in by another configuration from now on. Whoever is in stays, and what is revoked stays
-    /// revoked. Keys that issuers publish are known as before, where the issuer is the same;
-    /// [`Verifier::keep_keys`] is to be called anew.
+    /// Reads another configuration's keys, and gives what lets in by it from then on. Whoever is in stays, and
+    /// what is revoked stays revoked. Keys that issuers publish are known as before, where the issuer is the
+    /// same; [`Verifier::keep_keys`] is to be called anew.
     ///
     /// # Errors
-    /// The first setting that cannot be; then nothing has changed.
-    pub fn replace(&self, config: &Config) -> Result<(), ConfigError> {
+    /// The first setting that cannot be.
+    pub fn replacing(&self, config: &Config) -> Result<impl FnOnce() + use<'_>, ConfigError> {
         let guests = Guests::new(config, self.guests.load().as_deref())?;
         let verifier = Verifier::after(config, &self.verifier())?;
-        self.verifier.store(Arc::new(verifier));
-        self.guests.store(guests.map(Arc::new));
-        Ok(())
+        Ok(move || {
+            self.verifier.store(Arc::new(verifier));
+            self.guests.store(guests.map(Arc::new));
+        })
     }
 
     /// The tickets that backends have made.

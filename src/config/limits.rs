@@ -44,7 +44,8 @@ pub struct Limits {
     /// Connections that have proven who they are; more are answered with 503
     #[arg(long, default_value_t = Self::DEFAULT.max_connections)]
     pub max_connections: usize,
-    /// Connections of one address, or network of 2^64 addresses; more are answered with 429. 500, if not
+    /// Connections of one address, or network of 2^64 addresses; more are answered with 429. As many may have
+    /// come and not proven who they are: more of those are turned away. 500, if not
     /// given, but not for this machine's own addresses
     #[arg(long, value_name = "NUMBER", value_parser = one_at_least::<usize>)]
     pub max_connections_per_address: Option<usize>,
@@ -73,9 +74,10 @@ pub struct Limits {
     /// Connections that have not proven who they are yet; more are turned away
     #[arg(long, default_value_t = Self::DEFAULT.max_unauthenticated)]
     pub max_unauthenticated: usize,
-    /// Attempts with forged or senseless tokens from one address within a minute, before it has to wait
-    #[arg(long, default_value_t = Self::DEFAULT.max_failures)]
-    pub max_failures: u32,
+    /// Attempts with forged or senseless tokens from one address within a minute, before it has to wait.
+    /// 1000, if not given, but not for this machine's own addresses
+    #[arg(long, value_name = "NUMBER", value_parser = one_at_least::<u32>)]
+    pub max_failures: Option<u32>,
     /// Tickets that have been made and not used
     #[arg(long, default_value_t = Self::DEFAULT.max_tickets)]
     pub max_tickets: usize,
@@ -178,7 +180,7 @@ impl Limits {
         max_bytes_per_second: None,
         throttle_timeout: Duration::from_secs(30),
         max_unauthenticated: 10_000,
-        max_failures: 1000,
+        max_failures: None,
         max_tickets: 100_000,
         max_revocations: 100_000,
         revocation_lifetime: Duration::from_secs(30 * 24 * 60 * 60),
@@ -253,7 +255,7 @@ impl Limits {
 
     /// How many connections an address may have; any number, if nothing is said. This machine's own are
     /// limited only where somebody has decided so: what is on it is the operator's, and a proxy that is
-    /// not trusted would share one limit among all clients. So it is with the four after this.
+    /// not trusted would share one limit among all clients. So it is with the five after this.
     pub fn connections_per_address(&self, is_local: bool) -> Option<usize> {
         usual(self.max_connections_per_address, 500, is_local)
     }
@@ -266,6 +268,11 @@ impl Limits {
     /// How many connections a user may have.
     pub fn connections_per_user(&self, is_local: bool) -> Option<usize> {
         usual(self.max_connections_per_user, 100, is_local)
+    }
+
+    /// How many attempts of an address may fail within a minute.
+    pub fn failures(&self, is_local: bool) -> Option<u32> {
+        usual(self.max_failures, 1000, is_local)
     }
 
     /// How many frames a client may send a second.

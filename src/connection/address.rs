@@ -1,5 +1,6 @@
 //! How many connections an address has, and how fast it makes more.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -30,16 +31,25 @@ pub(crate) struct Addresses {
     clock: Clock,
 }
 
+/// What is known of one.
 struct Address {
+    /// Those that have been let in, or are about to be.
     connections: usize,
+    /// Those that have come, and have not proven who they are.
+    arriving: usize,
     /// When all attempts will be forgotten.
     attempts: Instant,
+    /// And all handshakes of TLS, which cost more than a connection.
+    handshakes: Instant,
 }
 
 /// A connection of an address. It counts until this is dropped.
+#[derive(Debug)]
 pub(crate) struct Visit {
     addresses: Arc<Addresses>,
     address: IpAddr,
+    /// As what it counts.
+    count: fn(&mut Address) -> &mut usize,
 }
 
 /// Why an address may have no further connection.
@@ -57,44 +67,82 @@ impl Addresses {
         Arc::new(Self { known: DashMap::new(), sweep_at: AtomicUsize::new(MIN_SWEEP), limits, clock })
     }
 
-    /// Counts a connection of an address; one to which no limit applies is not counted.
+    /// Counts a connection of an address that has come, with or without TLS before it.
+    ///
+    /// # Errors
+    /// The limit that it is beyond.
+    pub(crate) fn arrive(self: &Arc<Self>, address: IpAddr, with_tls: bool) -> Result<Option<Box<Visit>>, Excess> {
+        let rate = |rate: Option<u32>| rate.filter(|_| with_tls);
+        self.count(address, rate, |known| &mut known.handshakes, |known| &mut known.arriving)
+    }
+
+    /// Counts a connection of an address that wants to be let in; one to which no limit applies is not counted.
     ///
     /// # Errors
     /// The limit that it is beyond.
     pub(crate) fn visit(self: &Arc<Self>, address: IpAddr) -> Result<Option<Box<Visit>>, Excess> {
+        self.count(address, |rate| rate, |known| &mut known.attempts, |known| &mut known.connections)
+    }
+
+    fn count(
+        self: &Arc<Self>,
+        address: IpAddr,
+        rate: impl FnOnce(Option<u32>) -> Option<u32>,
+        bucket: fn(&mut Address) -> &mut Instant,
+        count: fn(&mut Address) -> &mut usize,
+    ) -> Result<Option<Box<Visit>>, Excess> {
         let (limits, is_local) = (self.limits.get(), is_local(address));
-        let (max, rate) = (limits.connections_per_address(is_local), limits.connects_per_second(is_local));
+        let (max, rate) = (limits.connections_per_address(is_local), rate(limits.connects_per_second(is_local)));
         if max.is_none() && rate.is_none() {
             return Ok(None);
         }
         let now = self.clock.now();
         self.sweep(now);
         let address = network(address);
-        let mut known = self.known.entry(address).or_insert(Address { connections: 0, attempts: now });
+        let mut known = self.known.entry(address).or_insert_with(|| Address::new(now));
         if let Some(rate) = rate {
-            let attempts = known.attempts.max(now) + Duration::from_secs(1) / rate.max(1);
+            let bucket = bucket(&mut known);
+            let full_at = (*bucket).max(now) + Duration::from_secs(1) / rate.max(1);
             // Attempts in vain count no further, or who goes on trying would wait for ever.
-            if let Some(wait) = attempts.checked_sub(BURST).and_then(|at| at.checked_duration_since(now))
+            if let Some(wait) = full_at.checked_sub(BURST).and_then(|at| at.checked_duration_since(now))
                 && !wait.is_zero()
             {
                 return Err(Excess::Attempts(wait));
             }
-            known.attempts = attempts;
+            *bucket = full_at;
         }
-        if let Some(max) = max.filter(|max| known.connections >= *max) {
+        let counted = count(&mut known);
+        if let Some(max) = max.filter(|max| *counted >= *max) {
             return Err(Excess::Connections(max));
         }
-        known.connections += 1;
+        *counted += 1;
         drop(known);
-        Ok(Some(Box::new(Visit { addresses: Arc::clone(self), address })))
+        Ok(Some(Box::new(Visit { addresses: Arc::clone(self), address, count })))
     }
 
     /// Forgets those that have gone and rested, if there are many.
     fn sweep(&self, now: Instant) {
         if self.known.len() > self.sweep_at.load(Ordering::Relaxed) {
-            self.known.retain(|_, known| known.connections > 0 || known.attempts > now);
+            self.known.retain(|_, known| !known.is_forgotten(now));
             self.sweep_at.store(MIN_SWEEP.max(2 * self.known.len()), Ordering::Relaxed);
         }
+    }
+}
+
+impl fmt::Debug for Addresses {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Addresses").finish_non_exhaustive()
+    }
+}
+
+impl Address {
+    fn new(now: Instant) -> Self {
+        Self { connections: 0, arriving: 0, attempts: now, handshakes: now }
+    }
+
+    /// Whether it has gone and rested.
+    fn is_forgotten(&self, now: Instant) -> bool {
+        self.connections == 0 && self.arriving == 0 && self.attempts <= now && self.handshakes <= now
     }
 }
 
@@ -102,8 +150,8 @@ impl Drop for Visit {
     fn drop(&mut self) {
         let now = self.addresses.clock.now();
         if let Entry::Occupied(mut known) = self.addresses.known.entry(self.address) {
-            known.get_mut().connections -= 1;
-            if known.get().connections == 0 && known.get().attempts <= now {
+            *(self.count)(known.get_mut()) -= 1;
+            if known.get().is_forgotten(now) {
                 known.remove();
             }
         }

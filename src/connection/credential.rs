@@ -36,7 +36,7 @@ impl Peer {
     }
 
     /// The address; one that is none for a Unix socket.
-    fn address(self) -> IpAddr {
+    pub(super) fn address(self) -> IpAddr {
         self.0.unwrap_or(Self::NOWHERE)
     }
 

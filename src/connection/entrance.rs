@@ -48,7 +48,8 @@ pub(super) async fn enter(socket: &mut Socket, door: Arc<Door>, arrival: Arrival
         Ok(proven) => proven,
         Err(ended) => return Err(Refused(ended, place)),
     };
-    if let Err(close) = check_user(&door, &identity, &visitor) {
+    let admitted = check_room(&door, &visitor).and_then(|()| check_user(&door, &identity, &visitor));
+    if let Err(close) = admitted {
         return Err(Refused(close.into(), place));
     }
     drop(place);
@@ -88,6 +89,17 @@ async fn prove(
         }
         Err(error) => Err(door.refuse(&error, Some(visitor)).into()),
     }
+}
+
+/// Whether there is room for one more: it was looked at when they came, but many may have come by then and
+/// proven who they are since.
+fn check_room(door: &Door, visitor: &Visitor) -> Result<(), Close> {
+    if door.parts.hub.census().connections < door.parts.limits.get().max_connections {
+        return Ok(());
+    }
+    door.parts.metrics.limit("max_connections");
+    door.count_refusal("max_connections", visitor);
+    Err(Close::new(CloseCode::Unavailable, "the gateway has as many connections as it takes: try again later"))
 }
 
 /// Whether a user may have one more connection. If the oldest is to go instead, that is done later.

@@ -71,9 +71,10 @@ impl Flow {
         resumes
     }
 
-    /// Whether it has been going on for too long.
+    /// Whether it has been going on for too long, or will, as after thousands of fragments at once.
     pub(super) fn is_abuse(&self, rates: Rates, now: Instant) -> bool {
-        self.slowed_since.is_some_and(|since| now.saturating_duration_since(since) > rates.patience)
+        let will = self.frames > now + BURST + rates.patience + rates.frame;
+        will || self.slowed_since.is_some_and(|since| now.saturating_duration_since(since) > rates.patience)
     }
 
     /// Whether it is as if nothing had been sent.
@@ -102,6 +103,16 @@ mod tests {
         let later = start + Duration::from_millis(100);
         assert_eq!(flow.resumes(start), Some(later));
         assert_eq!(flow.resumes(later), None);
+    }
+
+    #[test]
+    fn more_frames_at_once_than_there_is_patience_for_are_abusive() {
+        let start = Instant::now();
+        let mut flow = Flow::new(start);
+        flow.count(RATES, 71, 0, start);
+        assert!(!flow.is_abuse(RATES, start));
+        flow.count(RATES, 1, 0, start);
+        assert!(flow.is_abuse(RATES, start));
     }
 
     #[test]

@@ -119,8 +119,9 @@ impl Future for Life {
                     let ended = ready!(session.poll_run(cx, socket));
                     // The session leaves the hub here, before the goodbye.
                     let Some((socket, session)) = running.take() else { return Poll::Ready(()) };
-                    session.end(&ended);
-                    Stage::Ending(Box::pin(end(socket, ended, Arc::clone(door))))
+                    let visit = session.end(&ended);
+                    let ending = end(socket, ended, Arc::clone(door));
+                    Stage::Ending(Box::pin(ending.map(|()| drop(visit))))
                 }
                 Stage::Ending(ending) => return ending.as_mut().poll(cx),
             }

@@ -48,7 +48,7 @@ pub(super) struct Session {
     /// What had been revoked when it was last asked whether this is meant.
     revocations: u64,
     /// Its being counted among those of its address, if it is.
-    _visit: Option<Box<Visit>>,
+    visit: Option<Box<Visit>>,
 }
 
 /// What a connection has under way: an idle one has nothing, and keeps no room for it.
@@ -190,7 +190,7 @@ impl Session {
             busy: None,
             // None: what was revoked while it was being let in concerns it too.
             revocations: 0,
-            _visit: visit,
+            visit,
             door,
             membership,
             identity,
@@ -225,8 +225,10 @@ impl Session {
         }
     }
 
-    /// The connection has come to its end: it leaves the hub, and the backend is told.
-    pub(super) fn end(self: Box<Self>, ended: &Ended) {
+    /// The connection has come to its end: it leaves the hub, and the backend is told. It counts as one of its
+    /// address until what is given back is dropped.
+    pub(super) fn end(mut self: Box<Self>, ended: &Ended) -> Option<Box<Visit>> {
+        let visit = self.visit.take();
         let (door, user, connection) = (Arc::clone(&self.door), self.identity.user.clone(), self.member().id());
         // It is not to be counted any more.
         drop(self);
@@ -243,6 +245,7 @@ impl Session {
             let connections = connections_of(&user, &door);
             Event::Disconnected { user, connection, at, connections, code, reason }
         });
+        visit
     }
 
     /// Acts on what the client sends until one of the two has had enough.

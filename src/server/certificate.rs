@@ -61,17 +61,19 @@ impl Certificate {
         Arc::clone(&self.0.current)
     }
 
-    /// Reads it again. Connections that are there keep the one that they began with.
+    /// Reads it again, and gives what puts it in place. Connections that are there keep the one that they
+    /// began with.
     ///
     /// # Errors
-    /// As at first; then all is as it was.
-    pub(super) fn reload(&self) -> Result<(), ConfigError> {
+    /// As at first.
+    pub(super) fn reload(&self) -> Result<impl FnOnce() + use<'_>, ConfigError> {
         let Inner { files, current, seen, .. } = &*self.0;
         *seen.lock() = stamps(files);
         let (config, end) = server_config(files)?;
-        current.store(Arc::new(config));
-        self.note(end);
-        Ok(())
+        Ok(move || {
+            current.store(Arc::new(config));
+            self.note(end);
+        })
     }
 
     /// Tells operators when it ends.
@@ -101,7 +103,10 @@ impl Certificate {
             return;
         }
         match self.reload() {
-            Ok(()) => tracing::info!("the certificate has been read again"),
+            Ok(put) => {
+                put();
+                tracing::info!("the certificate has been read again");
+            }
             Err(error) => tracing::error!(%error, "the certificate could not be read again, and is as it was"),
         }
     }

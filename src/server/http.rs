@@ -90,9 +90,10 @@ impl Http {
         Self { preface, ..self }
     }
 
-    /// A place for a connection that has just come, if there is one.
-    fn place(&self) -> Option<Place> {
-        self.places.as_ref().map_or_else(|| Some(Place::default()), Places::take)
+    /// A place for a connection that has just come, or the limit that it is beyond.
+    fn place(&self, peer: Peer) -> Result<Place, &'static str> {
+        let with_tls = self.preface.as_ref().is_some_and(|preface| preface.tls.is_some());
+        self.places.as_ref().map_or_else(|| Ok(Place::default()), |places| places.take(peer, with_tls))
     }
 
     /// What holds for a connection that begins now.
@@ -104,12 +105,9 @@ impl Http {
 
     async fn serve(mut self, stream: Bare, peer: Peer, place: Place, stopping: CancellationToken) {
         let (limit, clock, places) = (self.limit(), self.clock.clone(), self.places.clone());
+        let ending = stopping.clone();
         let served = async {
-            let heard = tokio::select! {
-                heard = self.hear(stream, peer, limit) => heard,
-                () = patience(&stopping, &clock), if limit.is_some() => return,
-            };
-            let (stream, early, peer) = match heard {
+            let (stream, early, peer) = match self.hear(stream, peer, limit).await {
                 Ok(heard) => heard,
                 Err(error) => return self.refused(&error, peer),
             };
@@ -121,7 +119,11 @@ impl Http {
         };
         match limit {
             Some(limit) => {
-                if clock.timeout(limit.time, served).await.is_none() {
+                let in_time = tokio::select! {
+                    in_time = clock.timeout(limit.time, served) => in_time,
+                    () = patience(&ending, &clock) => return,
+                };
+                if in_time.is_none() {
                     places.iter().for_each(|places| places.note("handshake_timeout"));
                     tracing::debug!("an HTTP request did not arrive in time");
                 }
@@ -219,12 +221,12 @@ pub async fn accept(listener: impl Into<Listener>, http: Http, tasks: TaskTracke
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, peer)) => match http.place() {
-                Some(place) => {
+            Ok((stream, peer)) => match http.place(peer) {
+                Ok(place) => {
                     tasks.spawn(http.clone().serve(stream, peer, place, until.ending.clone()));
                 }
                 // To end it at once is all that can be done for nothing.
-                None => turned_away(peer),
+                Err(limit) => turned_away(peer, limit),
             },
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
@@ -238,12 +240,11 @@ pub async fn accept(listener: impl Into<Listener>, http: Http, tasks: TaskTracke
     }
 }
 
-fn turned_away(peer: Peer) {
-    let reason = "max_unauthenticated";
+fn turned_away(peer: Peer, reason: &'static str) {
     tracing::warn!(target: SECURITY, %peer, reason, "there are too many connections without a token: one was turned away");
 }
 
-/// Whoever has just come when the gateway stops has a moment to say what they want.
+/// Whoever has just come when the gateway stops has a moment to say what they want, and is answered.
 async fn patience(stopping: &CancellationToken, clock: &Clock) {
     stopping.cancelled().await;
     clock.sleep_until(clock.now() + LAST_REQUESTS).await;

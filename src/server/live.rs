@@ -45,7 +45,8 @@ impl Live {
     }
 
     /// Goes on with this: its issuers and their keys, API keys, rules, limits, origins and proxies. The
-    /// files of the certificate are read again. All else needs another gateway. Rooms in which somebody is keep their size and presence until they are empty.
+    /// files of the certificate are read again. All else needs another gateway. Rooms in which somebody is
+    /// keep their size and presence until they are empty.
     /// Must be called within the gateway's runtime, since it fetches the issuers' keys anew.
     ///
     /// # Errors
@@ -54,11 +55,15 @@ impl Live {
         let Inner { parts, certificate, keys, admission, config: before, .. } = &*self.0;
         let mut before = before.lock();
         Gateway::check(&config)?;
-        if let Some(certificate) = certificate {
-            certificate.reload()?;
+        // All is read before any of it holds: files may change between two looks at them.
+        let put_certificate = certificate.as_ref().map(Certificate::reload).transpose()?;
+        let put_keys = keys.replacing(config.api_key.as_ref(), &config.api_keys)?;
+        let put_issuers = parts.authenticator.replacing(&config)?;
+        if let Some(put) = put_certificate {
+            put();
         }
-        keys.replace(config.api_key.as_ref(), &config.api_keys)?;
-        parts.authenticator.replace(&config)?;
+        put_keys();
+        put_issuers();
         parts.limits.set(config.limits.clone());
         admission.store(Arc::new(Admission::of(&config)));
         let who = |config: &Config| (config.rooms.clone(), config.anonymous.clone());

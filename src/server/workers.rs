@@ -44,10 +44,11 @@ impl Workers {
         let preface = Preface { proxy_protocol, admission: Arc::clone(admission), tls };
         let has_preface = proxy_protocol || preface.tls.is_some();
         let preface = has_preface.then(|| Arc::new(preface));
+        let addresses = Addresses::new(parts.limits.clone(), parts.clock.clone());
         Self {
-            addresses: Addresses::new(parts.limits.clone(), parts.clock.clone()),
             attempts: Arc::new(Attempts::new(parts.limits.clone(), parts.clock.clone())),
-            places: Places::new(parts.limits.clone(), &parts.metrics),
+            places: Places::new(parts.limits.clone(), &parts.metrics, &addresses, admission),
+            addresses,
             parts: parts.clone(),
             routes: routes.clone(),
             admission: Arc::clone(admission),

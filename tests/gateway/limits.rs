@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpSocket;
 use tokio::process::Command;
 use wsgate::Limits;
 use wsgate::config::WhenFull;
 
+use crate::support::certificate::Certificate;
 use crate::support::program::{ANYWHERE, Running};
 use crate::support::{API_KEY, Client, JWT_SECRET, Opcode, Raw, Server, ends_in_time, frame, until, within_reason};
 
@@ -59,6 +61,57 @@ async fn who_comes_when_all_places_are_taken_is_told_to_come_back() {
 }
 
 #[tokio::test]
+async fn who_came_before_all_places_were_taken_and_proves_it_after_is_told_so_too() {
+    let server = Server::with(|limits| limits.max_connections = 2).await;
+    let mut late = server.dial("").await;
+    let [mut alice, mut bob] = server.members(["alice", "bob"], &[]).await;
+    let token = server.token("carol", json!({}));
+    late.send(&json!({"type": "auth", "token": token}).to_string()).await;
+    assert_eq!(late.closed().await.0, 4503);
+    assert_eq!(server.bites("max_connections").await, 1);
+    alice.hears_nothing().await;
+    bob.hears_nothing().await;
+}
+
+#[tokio::test]
+async fn one_address_cannot_have_all_the_places_of_those_who_say_nothing() {
+    let server = Server::with(|limits| limits.max_connections_per_address = Some(2)).await;
+    let _silent = [Raw::open(server.public).await, Raw::open(server.public).await];
+    until_unproven(&server, 2).await;
+    assert_eq!(Raw::open(server.public).await.end().await, b"");
+    assert_eq!(server.bites("max_connections_per_address").await, 1);
+    let another = TcpSocket::new_v4().unwrap();
+    another.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+    let stream = another.connect(server.public).await.unwrap();
+    let token = server.token("alice", json!({}));
+    let mut alice = Client::dial_on(stream, server.public, &format!("/ws?token={token}")).await;
+    assert_eq!(alice.receive().await["type"], "welcome");
+    alice.hears_nothing().await;
+}
+
+async fn until_unproven(server: &Server, count: u64) {
+    let there = async { while server.metric("wsgate_connections{state=\"unproven\"}").await != count {} };
+    within_reason("those who say nothing", there).await;
+}
+
+#[tokio::test]
+async fn an_address_that_shakes_hands_too_often_waits() {
+    let certificate = Certificate::new();
+    let server = Server::configured(|config| {
+        config.tls = Some(certificate.files());
+        config.limits.max_connects_per_second = Some(1);
+    })
+    .await;
+    for _ in 0..2 {
+        certificate.connect(server.public).await.unwrap();
+    }
+    assert!(certificate.connect(server.public).await.is_err(), "it is turned away before it costs anything");
+    assert_eq!(server.bites("max_connects_per_second").await, 1);
+    server.pass(Duration::from_secs(1));
+    certificate.connect(server.public).await.unwrap();
+}
+
+#[tokio::test]
 async fn an_address_has_so_many_connections_and_others_have_their_own() {
     let server = behind_a_proxy(|limits| limits.max_connections_per_address = Some(2)).await;
     let (one, head) = server.ask_from("192.0.2.1", "alice").await;
@@ -71,7 +124,10 @@ async fn an_address_has_so_many_connections_and_others_have_their_own() {
     let (_other, head) = server.ask_from("192.0.2.2", "carol").await;
     assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
     drop(one);
-    until("the connection to leave", || server.hub.census().connections == 2).await;
+    let gone = async { while server.metric("wsgate_closed_connections_total{code=\"lost\"}").await == 0 {} };
+    within_reason("the connection to leave", gone).await;
+    let ended = async { while server.metric("wsgate_connections{state=\"closing\"}").await > 0 {} };
+    within_reason("its end", ended).await;
     let (_again, head) = server.ask_from("192.0.2.1", "carol").await;
     assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
 }

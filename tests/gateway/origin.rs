@@ -62,7 +62,7 @@ async fn programs_that_name_no_origin_can_be_turned_away() {
 #[tokio::test]
 async fn an_address_whose_tokens_are_refused_too_often_waits_and_others_do_not() {
     let server = Server::configured(|config| {
-        config.limits.max_failures = 3;
+        config.limits.max_failures = Some(3);
         config.trusted_proxies = vec!["127.0.0.1/32".parse().unwrap()];
     })
     .await;
@@ -92,7 +92,7 @@ async fn an_address_whose_tokens_are_refused_too_often_waits_and_others_do_not()
 
 #[tokio::test]
 async fn a_token_that_is_merely_late_does_not_count_as_an_attempt() {
-    let server = Server::with(|limits| limits.max_failures = 1).await;
+    let server = Server::with(|limits| limits.max_failures = Some(1)).await;
     let late = server.token_for("alice", json!({}), Duration::ZERO);
     server.pass(Duration::from_secs(2));
     for _ in 0..3 {

@@ -21,7 +21,7 @@ async fn start(change: impl FnOnce(&mut Config)) -> Server {
 
 fn expect_headers(config: &mut Config) {
     config.proxy_protocol = true;
-    config.limits.max_failures = 1;
+    config.limits.max_failures = Some(1);
 }
 
 /// A header of version 2.

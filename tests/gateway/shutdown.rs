@@ -149,6 +149,22 @@ async fn a_drain_is_seen_first_and_then_it_takes_no_more_clients_but_serves_back
 }
 
 #[tokio::test]
+async fn who_never_ends_a_request_holds_up_a_drain_for_a_moment_only() {
+    let mut server = Server::start().await;
+    let mut half = Raw::open(server.public).await;
+    half.send(b"POST /backchannel-logout HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nlogout_token=").await;
+    // It has been read when another's answer has been.
+    let _alice = server.connect("alice", json!({})).await;
+    server.ask_to_stop();
+    until("it to stop before drain_timeout", || {
+        server.pass(Duration::from_millis(100));
+        server.is_stopped()
+    })
+    .await;
+    assert_eq!(server.stopped().await, Stopped::Empty);
+}
+
+#[tokio::test]
 async fn who_has_connected_before_a_drain_and_asks_now_is_answered_too() {
     let mut server = Server::start().await;
     let mut late = Raw::open(server.public).await;

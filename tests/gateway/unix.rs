@@ -61,7 +61,7 @@ async fn clients_speak_over_a_unix_socket_as_over_tcp() {
 #[tokio::test]
 async fn who_opens_the_socket_is_believed_whom_it_speaks_for() {
     let path = socket();
-    let _server = start(&path, |config| config.limits.max_failures = 1).await;
+    let _server = start(&path, |config| config.limits.max_failures = Some(1)).await;
     let try_from = async |address: &str| {
         let mut stream = open(&path).await;
         let request = String::from_utf8(crate::support::upgrade_request("/ws?token=wrong")).unwrap();
