@@ -3,11 +3,13 @@
 mod api_key;
 mod backend;
 mod configure;
+mod environment;
 mod example;
 mod file;
 mod issuer;
 mod limits;
 mod listen;
+mod mask;
 mod options;
 mod origin;
 mod pattern;
@@ -33,6 +35,8 @@ use crate::trace::Tracer;
 pub use api_key::{ApiAction, ApiKey, MIN_API_KEY_BYTES};
 pub(crate) use api_key::{DEFAULT_NAME, check_api_keys, usable};
 pub use backend::{Backend, WhenDown, is_safe};
+use environment::misspelt_variables;
+pub use environment::wrong_variable;
 pub use example::example;
 pub use file::File;
 pub use issuer::{Issuer, KeySource, Place};
@@ -42,8 +46,7 @@ pub use options::{LogFormat, Options};
 pub use origin::{OriginPattern, Origins};
 pub use pattern::{Asker, Placeholder, RoomPattern};
 pub use room::{Access, PRESENCE_LIMIT, RoomRule, RoomTraits};
-use settings::misspelt_variables;
-pub use settings::{Origin, Setting, Settings, wrong_variable};
+pub use settings::{Origin, Setting, Settings};
 pub use tls::Tls;
 
 /// Everything the gateway needs to know before it starts.

@@ -4,6 +4,7 @@ mod address;
 mod asset;
 mod credential;
 mod decoder;
+mod duplex;
 mod early;
 mod entrance;
 mod flow;

@@ -2,10 +2,13 @@
 //! environment and a key of the configuration file, by one name: `--max-depth`, `WSGATE_MAX_DEPTH`,
 //! `max_depth`. This is the one place that says so, with the default and the sentence that explains it.
 
+use std::error::Error;
+use std::ffi::OsString;
 use std::net::IpAddr;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroUsize, ParseIntError};
 use std::path::PathBuf;
 
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, Args, Command};
 use ipnet::IpNet;
 
@@ -167,6 +170,34 @@ pub(super) fn variable(name: &str) -> String {
 /// Whether several values may be given.
 pub(super) fn is_list(arg: &Arg) -> bool {
     matches!(arg.get_action(), clap::ArgAction::Append)
+}
+
+/// An argument as clap reads it.
+pub(super) fn argument(arg: &Arg, value: &str) -> OsString {
+    format!("--{}={value}", arg.get_long().unwrap_or_default()).into()
+}
+
+/// What is wrong with an argument, in one line and without the way to the help; to be read after its name
+/// if the value is what is wrong.
+pub(super) fn reason(error: &clap::Error) -> String {
+    let (Some(ContextValue::String(given)), true) = (error.get(ContextKind::InvalidValue), is_of_a_value(error)) else {
+        let text = error.to_string();
+        let line = text.lines().next().unwrap_or_default();
+        return line.strip_prefix("error: ").unwrap_or(line).to_owned();
+    };
+    let why = match (error.source(), error.get(ContextKind::ValidValue)) {
+        (Some(source), _) if source.is::<ParseIntError>() => {
+            "must be a whole number, 0 or more, without a unit".to_owned()
+        }
+        (Some(source), _) => source.to_string(),
+        (None, Some(ContextValue::Strings(valid))) => format!("must be one of {}", valid.join(", ")),
+        (None, _) => "there is no such value".to_owned(),
+    };
+    format!("cannot be `{given}`: {why}")
+}
+
+fn is_of_a_value(error: &clap::Error) -> bool {
+    matches!(error.kind(), ErrorKind::ValueValidation | ErrorKind::InvalidValue)
 }
 
 /// A network, or one address.

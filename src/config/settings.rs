@@ -1,26 +1,20 @@
 //! Where each setting comes from. A flag counts before the environment, the environment before the
 //! configuration file, and that before the default.
 
-use std::error::Error;
 use std::ffi::OsString;
 use std::fmt;
-use std::num::ParseIntError;
 use std::path::{Path, PathBuf};
 
-use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, FromArgMatches};
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
-use super::file::{File, Written, fields, suggest, with_suggestion};
-use super::options::{Options, is_list, variable};
-use super::{Anonymous, Backend, ConfigError, Secret};
-
-/// Fields of sections that hold secrets; they are not printed.
-const SECRETS: [&str; 2] = ["secret", "key"];
-/// What stands for a secret.
-const MASK: &str = "***";
+use super::environment::{environment, fields_in_environment};
+use super::file::{File, Written, suggest, with_suggestion};
+use super::mask::{MASK, masked};
+use super::options::{Options, argument, is_list, reason, variable};
+use super::{ConfigError, Secret};
 
 /// All that an operator has decided, from wherever.
 #[derive(Debug, Clone)]
@@ -278,28 +272,6 @@ impl File {
     }
 }
 
-/// The fields of a section that stand in the environment, if it is one table.
-fn fields_in_environment(section: &str) -> Result<Vec<(&'static str, String)>, String> {
-    let fields = match section {
-        "backend" => fields::<Backend>(),
-        "anonymous" => fields::<Anonymous>(),
-        _ => &[],
-    };
-    // What is read from another variable is named there.
-    let values = fields.iter().map(|field| Ok((*field, environment(&variable(&format!("{section}_{field}")))?)));
-    let values: Result<Vec<_>, String> = values.collect();
-    Ok(values?.into_iter().filter_map(|(field, value)| Some((field, value?))).collect())
-}
-
-/// A variable of the environment; an empty one counts as none.
-fn environment(name: &str) -> Result<Option<String>, String> {
-    match std::env::var(name) {
-        Ok(value) => Ok(Some(value).filter(|value| !value.is_empty())),
-        Err(std::env::VarError::NotPresent) => Ok(None),
-        Err(std::env::VarError::NotUnicode(_)) => Err(format!("{name} is not UTF-8")),
-    }
-}
-
 /// The secrets that stand in the environment, which are in no file.
 fn secrets() -> Result<Vec<Setting>, String> {
     let given = ["jwt_secret", "api_key"].map(|name| Ok((name, environment(&variable(name))?)));
@@ -332,7 +304,7 @@ fn contents(path: &Path) -> String {
 }
 
 /// A value as it stands behind a name in TOML.
-fn parse(text: &str) -> Result<Value, String> {
+pub(super) fn parse(text: &str) -> Result<Value, String> {
     let table: Table = toml::from_str(&format!("value = {text}")).map_err(|error| error.message().to_owned())?;
     table.get("value").cloned().ok_or_else(|| "is not one value".to_owned())
 }
@@ -351,11 +323,6 @@ fn texts(value: Value, list: bool) -> Result<Vec<String>, &'static str> {
         value if list => text(value).map(|one| vec![one]).map_err(|_| "must be a list of strings"),
         value => text(value).map(|one| vec![one]),
     }
-}
-
-/// An argument as clap reads it.
-fn argument(arg: &Arg, value: &str) -> OsString {
-    format!("--{}={value}", arg.get_long().unwrap_or_default()).into()
 }
 
 fn setting(arg: &Arg, values: &[String], origin: Origin) -> Setting {
@@ -380,126 +347,16 @@ pub(super) fn in_toml(text: &str) -> String {
     }
 }
 
-/// What is wrong with an argument, in one line and without the way to the help; to be read after its name
-/// if the value is what is wrong.
-fn reason(error: &clap::Error) -> String {
-    let (Some(ContextValue::String(given)), true) = (error.get(ContextKind::InvalidValue), is_of_a_value(error)) else {
-        let text = error.to_string();
-        let line = text.lines().next().unwrap_or_default();
-        return line.strip_prefix("error: ").unwrap_or(line).to_owned();
-    };
-    let why = match (error.source(), error.get(ContextKind::ValidValue)) {
-        (Some(source), _) if source.is::<ParseIntError>() => {
-            "must be a whole number, 0 or more, without a unit".to_owned()
-        }
-        (Some(source), _) => source.to_string(),
-        (None, Some(ContextValue::Strings(valid))) => format!("must be one of {}", valid.join(", ")),
-        (None, _) => "there is no such value".to_owned(),
-    };
-    format!("cannot be `{given}`: {why}")
-}
-
-fn is_of_a_value(error: &clap::Error) -> bool {
-    matches!(error.kind(), ErrorKind::ValueValidation | ErrorKind::InvalidValue)
-}
-
-/// The first variable of the environment whose value its option cannot have, and why: those who read it
-/// would only name the option.
-pub fn wrong_variable() -> Option<String> {
-    let command = Options::command();
-    let wrong = |arg: &Arg| {
-        let name = variable(arg.get_id().as_str());
-        let value = environment(&name).transpose()?;
-        let parsed = value.and_then(|value| {
-            command.clone().try_get_matches_from([argument(arg, &value)]).map_err(|error| reason(&error))
-        });
-        parsed.err().map(|why| format!("{name} {why}"))
-    };
-    command.get_arguments().find_map(wrong)
-}
-
 /// A section as it stands in a file.
-fn section(name: &str, value: Value) -> String {
+pub(super) fn section(name: &str, value: Value) -> String {
     let table = Table::from_iter([(name.to_owned(), value)]);
     // What was read can be written.
     toml::to_string(&table).unwrap_or_default().trim_end().to_owned()
 }
 
-/// The same without its secrets.
-fn masked(value: Value) -> Value {
-    match value {
-        Value::Table(table) => {
-            Value::Table(table.into_iter().map(|(name, value)| (name.clone(), mask(&name, value))).collect())
-        }
-        Value::Array(values) => Value::Array(values.into_iter().map(masked).collect()),
-        value => value,
-    }
-}
-
-fn mask(name: &str, value: Value) -> Value {
-    match value {
-        Value::String(_) if SECRETS.contains(&name) => MASK.into(),
-        // An address may have a password in it.
-        Value::String(text) if name.ends_with("_url") => without_password(&text).into(),
-        value => masked(value),
-    }
-}
-
-fn without_password(address: &str) -> String {
-    let Ok(mut url) = reqwest::Url::parse(address) else {
-        // It is none, and yet may have one in it.
-        return if address.contains('@') { MASK.to_owned() } else { address.to_owned() };
-    };
-    if url.password().is_none() {
-        return address.to_owned();
-    }
-    // It can have one: it has.
-    url.set_password(Some(MASK)).map_or_else(|()| MASK.to_owned(), |()| url.into())
-}
-
-/// The names of all variables of the environment that are heeded.
-fn variables() -> Vec<String> {
-    let options = Options::command();
-    let options = options.get_arguments().map(|arg| arg.get_id().to_string());
-    let sections = File::names().iter().flat_map(|section| {
-        let fields = match *section {
-            "backend" => fields::<Backend>(),
-            "anonymous" => fields::<Anonymous>(),
-            _ => &[],
-        };
-        std::iter::once((*section).to_owned()).chain(fields.iter().map(move |field| format!("{section}_{field}")))
-    });
-    let secrets = ["jwt_secret", "api_key"].map(str::to_owned);
-    options.chain(sections).chain(secrets).map(|name| variable(&name)).collect()
-}
-
-/// Variables of the environment that look like ours and are none, each with what was probably meant.
-pub(super) fn misspelt_variables() -> Vec<(String, String)> {
-    let known = variables();
-    let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
-    let unknown = names.filter(|name| name.starts_with(super::options::PREFIX) && !known.contains(name));
-    let meant =
-        |name: String| suggest(&name, known.iter().map(String::as_str)).map(|meant| (name.clone(), meant.to_owned()));
-    // Those that resemble none are somebody else's, as what Kubernetes says of a service of this name.
-    unknown.filter_map(meant).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn no_field_that_holds_a_secret_is_printed() {
-        for source in [include_str!("issuer.rs"), include_str!("backend.rs"), include_str!("api_key.rs")] {
-            let fields = source.lines().filter(|line| line.contains(": Option<Secret>,"));
-            for field in fields.filter_map(|line| line.trim().strip_prefix("pub ")?.split_once(':')) {
-                assert!(SECRETS.contains(&field.0), "{}", field.0);
-            }
-        }
-        let value = parse(r#"[{keys = [{secret = "hush"}], jwks_url = "https://me:hush@example.com/"}]"#).unwrap();
-        let shown = section("issuers", masked(value));
-        assert!(!shown.contains("hush") && shown.contains("https://me:***@example.com/"), "{shown}");
-    }
 
     #[test]
     fn values_are_written_as_they_are_read() {

@@ -4,7 +4,7 @@
 //! others write does. So there is one way to the wire, whole frames only, and one bound on what waits.
 
 use std::future::{Future, poll_fn};
-use std::io::{self, Read, Write};
+use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -20,6 +20,7 @@ use crate::hub::{Outbox, Wire};
 use crate::protocol::{Close, CloseCode, Frame};
 
 use super::decoder::Decoder;
+use super::duplex::Duplex;
 use super::early::Early;
 use super::flow::{Flow, Rates};
 
@@ -309,10 +310,10 @@ impl Socket {
             return Ok(None);
         };
         let resumes = flow.resumes(now);
+        self.was_slowed |= resumes.is_some();
         if resumes.is_some() && flow.is_abuse(rates, now) {
             return Err(Close::new(CloseCode::LimitExceeded, "this client sends too fast, and goes on doing so"));
         }
-        self.was_slowed |= resumes.is_some();
         Ok(resumes)
     }
 
@@ -432,77 +433,6 @@ impl Alarm {
                 _ => self.0 = Some((at, clock.timer(at))),
             }
         }
-    }
-}
-
-/// What tungstenite reads from and writes to: the wire, and the outbox.
-struct Duplex<'a, 'b> {
-    outbox: &'a Outbox,
-    early: &'a mut Option<Box<Early>>,
-    max_bytes: usize,
-    /// Bytes that may be given yet.
-    left: &'a mut usize,
-    cx: &'a mut Context<'b>,
-}
-
-impl Duplex<'_, '_> {
-    /// Reads what is there, and gives the whole frames of it.
-    fn read_early(&mut self, early: &mut Early, space: &mut [u8]) -> io::Result<usize> {
-        loop {
-            let given = early.give(space);
-            if given > 0 {
-                return Ok(given);
-            }
-            let mut some = [0; 1024];
-            match self.outbox.wire().poll_read(self.cx, &mut some) {
-                // The decoder is to find what is left as it is, and then the end.
-                Poll::Ready(Ok(0)) if early.is_empty() => return Ok(0),
-                Poll::Ready(Ok(0)) => early.set_patient(false, self.max_bytes),
-                Poll::Ready(Ok(count)) => early.add(some.get(..count).unwrap_or_default(), self.max_bytes),
-                Poll::Ready(Err(error)) => return Err(error),
-                Poll::Pending => return Err(io::ErrorKind::WouldBlock.into()),
-            }
-        }
-    }
-}
-
-impl Read for Duplex<'_, '_> {
-    fn read(&mut self, space: &mut [u8]) -> io::Result<usize> {
-        if *self.left == 0 {
-            return Err(io::ErrorKind::WouldBlock.into());
-        }
-        let read = self.read_some(space)?;
-        *self.left = self.left.saturating_sub(read);
-        Ok(read)
-    }
-}
-
-impl Duplex<'_, '_> {
-    /// Reads what is there of what may be decoded.
-    fn read_some(&mut self, space: &mut [u8]) -> io::Result<usize> {
-        if let Some(mut early) = self.early.take_if(|early| early.matters()) {
-            let read = self.read_early(&mut early, space);
-            *self.early = Some(early);
-            return read;
-        }
-        *self.early = None;
-        match self.outbox.wire().poll_read(self.cx, space) {
-            Poll::Ready(result) => result,
-            Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
-        }
-    }
-}
-
-impl Write for Duplex<'_, '_> {
-    /// tungstenite writes a frame in one piece, as long as it is not refused a part of it.
-    fn write(&mut self, frame: &[u8]) -> io::Result<usize> {
-        // If it does not fit, the outbox has kept the reason, and the connection ends.
-        self.outbox.push(Frame::whole(Bytes::copy_from_slice(frame)));
-        Ok(frame.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 
