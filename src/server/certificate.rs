@@ -68,9 +68,12 @@ impl Certificate {
     /// As at first.
     pub(super) fn reload(&self) -> Result<impl FnOnce() + use<'_>, ConfigError> {
         let Inner { files, current, seen, .. } = &*self.0;
-        *seen.lock() = stamps(files);
-        let (config, end) = server_config(files)?;
+        // Looked at first: what changes meanwhile is seen then.
+        let now = stamps(files);
+        // What cannot be read is told once. What can, and is not put in place after all, is to be read again.
+        let (config, end) = server_config(files).inspect_err(|_| *seen.lock() = now)?;
         Ok(move || {
+            *seen.lock() = now;
             current.store(Arc::new(config));
             self.note(end);
         })
@@ -194,4 +197,36 @@ fn stamps(files: &Tls) -> [Option<Stamp>; 2] {
 fn stamp(path: &Path) -> Option<Stamp> {
     let metadata = std::fs::metadata(path).ok()?;
     Some((metadata.modified().ok()?, metadata.len(), metadata.ino()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Writes another certificate and its key.
+    fn write(files: &Tls) {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        std::fs::write(&files.certificate, made.cert.pem()).unwrap();
+        std::fs::write(&files.key, made.signing_key.serialize_pem()).unwrap();
+    }
+
+    #[test]
+    fn what_was_read_and_not_put_in_place_is_read_again() {
+        let folder = std::env::temp_dir().join(format!("wsgate-certificate-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let files = Tls { certificate: folder.join("certificate.pem"), key: folder.join("key.pem") };
+        write(&files);
+        let certificate = Certificate::read(&files, &Arc::default(), &Clock::system()).unwrap();
+        let first = certificate.current().load_full();
+        write(&files);
+        // Something else of the configuration was wrong.
+        drop(certificate.reload().unwrap());
+        assert!(Arc::ptr_eq(&first, &certificate.current().load_full()));
+        certificate.look();
+        let second = certificate.current().load_full();
+        assert!(!Arc::ptr_eq(&first, &second));
+        certificate.look();
+        assert!(Arc::ptr_eq(&second, &certificate.current().load_full()), "nothing has changed since");
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
 }
