@@ -65,6 +65,8 @@ const RETRY_WHEN_FULL: Duration = Duration::from_secs(10);
 /// the thread waits a fraction of a millisecond.
 pub(crate) const GOODBYES_AT_ONCE: usize = 16;
 
+/// What whoever comes then is told.
+const FULL: &str = "the gateway has as many connections as it takes: try again later";
 /// Characters of an origin that are logged.
 const MAX_LOGGED_CHARS: usize = 100;
 
@@ -196,13 +198,11 @@ impl Door {
     /// Counts a connection of an address, if there is room for one more.
     fn visit(&self, visitor: &Visitor) -> Result<Option<Box<Visit>>, Problem> {
         let refuse = |limit: &'static str, code: ErrorCode, detail: String, wait: Duration| {
-            self.parts.metrics.limit(limit);
-            self.count_refusal(limit, visitor);
+            self.count_limit(limit, visitor);
             Problem::new(code, detail).retry_after(wait)
         };
-        if self.parts.hub.census().connections >= self.parts.limits.get().max_connections {
-            let detail = "the gateway has as many connections as it takes: try again later".to_owned();
-            return Err(refuse("max_connections", ErrorCode::Full, detail, RETRY_WHEN_FULL));
+        if self.is_full() {
+            return Err(refuse("max_connections", ErrorCode::Full, FULL.to_owned(), RETRY_WHEN_FULL));
         }
         self.addresses.visit(visitor.address).map_err(|excess| match excess {
             Excess::Connections(max) => {
@@ -214,6 +214,17 @@ impl Door {
                 refuse("max_connects_per_second", ErrorCode::TooManyAttempts, detail, wait)
             }
         })
+    }
+
+    /// Whether there are as many connections as there may be.
+    fn is_full(&self) -> bool {
+        self.parts.hub.census().connections >= self.parts.limits.get().max_connections
+    }
+
+    /// Notes a refusal because of a limit.
+    fn count_limit(&self, limit: &'static str, visitor: &Visitor) {
+        self.parts.metrics.limit(limit);
+        self.count_refusal(limit, visitor);
     }
 
     /// Notes a refusal that is not of a token.

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::environment::environment;
 use super::options::variable;
 use super::{Config, ConfigError, Issuer, Options, Origins, Secret, Settings, Tls};
 
@@ -70,11 +71,7 @@ impl Settings {
 /// every user of the machine.
 fn secret(name: &'static str, file: Option<&Path>) -> Result<Option<Secret>, ConfigError> {
     let variable = variable(name);
-    let in_environment = match std::env::var(&variable) {
-        Ok(text) => Some(text).filter(|text| !text.is_empty()),
-        Err(std::env::VarError::NotPresent) => None,
-        Err(std::env::VarError::NotUnicode(_)) => return Err(ConfigError::new(variable, "is not UTF-8")),
-    };
+    let in_environment = environment(&variable).map_err(|_| ConfigError::new(variable.clone(), "is not UTF-8"))?;
     match (in_environment, file) {
         (Some(_), Some(_)) => {
             Err(ConfigError::new(format!("{name}_file"), format!("and {variable} are both given: leave one out")))

@@ -17,15 +17,20 @@ pub(super) fn environment(name: &str) -> Result<Option<String>, String> {
 
 /// The fields of a section that stand in the environment, if it is one table.
 pub(super) fn fields_in_environment(section: &str) -> Result<Vec<(&'static str, String)>, String> {
-    let fields = match section {
+    // What is read from another variable is named there.
+    let values =
+        fields_of(section).iter().map(|field| Ok((*field, environment(&variable(&format!("{section}_{field}")))?)));
+    let values: Result<Vec<_>, String> = values.collect();
+    Ok(values?.into_iter().filter_map(|(field, value)| Some((field, value?))).collect())
+}
+
+/// The names of a section's fields, if it is one table.
+fn fields_of(section: &str) -> &'static [&'static str] {
+    match section {
         "backend" => fields::<Backend>(),
         "anonymous" => fields::<Anonymous>(),
         _ => &[],
-    };
-    // What is read from another variable is named there.
-    let values = fields.iter().map(|field| Ok((*field, environment(&variable(&format!("{section}_{field}")))?)));
-    let values: Result<Vec<_>, String> = values.collect();
-    Ok(values?.into_iter().filter_map(|(field, value)| Some((field, value?))).collect())
+    }
 }
 
 /// The first variable of the environment whose value its option cannot have, and why: those who read it
@@ -48,12 +53,8 @@ fn variables() -> Vec<String> {
     let options = Options::command();
     let options = options.get_arguments().map(|arg| arg.get_id().to_string());
     let sections = File::names().iter().flat_map(|section| {
-        let fields = match *section {
-            "backend" => fields::<Backend>(),
-            "anonymous" => fields::<Anonymous>(),
-            _ => &[],
-        };
-        std::iter::once((*section).to_owned()).chain(fields.iter().map(move |field| format!("{section}_{field}")))
+        std::iter::once((*section).to_owned())
+            .chain(fields_of(section).iter().map(move |field| format!("{section}_{field}")))
     });
     let secrets = ["jwt_secret", "api_key"].map(str::to_owned);
     options.chain(sections).chain(secrets).map(|name| variable(&name)).collect()

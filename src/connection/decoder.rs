@@ -214,7 +214,6 @@ mod tests {
         for step in [1, 2, 3, 7, 4096, 100_000] {
             let mut boundary = Boundary::default();
             let mut passed = 0;
-
             for piece in bytes.chunks(step) {
                 boundary.pass(piece);
                 passed += piece.len();

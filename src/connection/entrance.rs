@@ -7,12 +7,12 @@ use crate::auth::{Credential, Identity};
 use crate::config::WhenFull;
 use crate::protocol::{Action, Close, CloseCode, ConnectionId, Proof, Request, RoomName};
 
-use super::Door;
 use super::address::{Visit, is_local};
 use super::credential::{Shown, Visitor};
 use super::place::Place;
 use super::session::{Session, bounds, text_of};
 use super::socket::{Ended, Message, Socket};
+use super::{Door, FULL};
 
 /// What a first frame may have beside its token.
 const AUTH_FRAME_BYTES: usize = 512;
@@ -94,12 +94,11 @@ async fn prove(
 /// Whether there is room for one more: it was looked at when they came, but many may have come by then and
 /// proven who they are since.
 fn check_room(door: &Door, visitor: &Visitor) -> Result<(), Close> {
-    if door.parts.hub.census().connections < door.parts.limits.get().max_connections {
+    if !door.is_full() {
         return Ok(());
     }
-    door.parts.metrics.limit("max_connections");
-    door.count_refusal("max_connections", visitor);
-    Err(Close::new(CloseCode::Unavailable, "the gateway has as many connections as it takes: try again later"))
+    door.count_limit("max_connections", visitor);
+    Err(Close::new(CloseCode::Unavailable, FULL))
 }
 
 /// Whether a user may have one more connection. If the oldest is to go instead, that is done later.
@@ -110,8 +109,7 @@ fn check_user(door: &Door, identity: &Identity, visitor: &Visitor) -> Result<(),
     if door.parts.hub.members_of(&RoomName::personal(&identity.user), 0).0 < max {
         return Ok(());
     }
-    door.parts.metrics.limit("max_connections_per_user");
-    door.count_refusal("max_connections_per_user", visitor);
+    door.count_limit("max_connections_per_user", visitor);
     Err(Close::new(CloseCode::LimitExceeded, "this user has as many connections as one may have"))
 }
 

@@ -46,7 +46,7 @@ pub(super) fn run(arguments: &Arguments, matches: &ArgMatches) -> anyhow::Result
         Command::Check { .. } => {
             let settings = settings(matches)?;
             let config = checked(&settings)?;
-            Gateway::check(&config).map_err(|error| anyhow::Error::msg(settings.place(&error)))?;
+            Gateway::check(&config).map_err(|error| placed(&settings, &error))?;
             for remark in settings.remarks(&config).into_iter().chain(Gateway::remarks(&config)) {
                 println(&format!("Warning: {remark}."))?;
             }
@@ -76,7 +76,7 @@ pub(super) fn settings(matches: &ArgMatches) -> anyhow::Result<Settings> {
 
 /// What the gateway runs with, which can be.
 pub(super) fn checked(settings: &Settings) -> anyhow::Result<Config> {
-    let placed = |error: ConfigError| anyhow::Error::msg(settings.place(&error));
+    let placed = |error: ConfigError| placed(settings, &error);
     let config = settings.configure().map_err(placed)?;
     if config.issuers.is_empty() && config.anonymous.is_none() {
         bail!("{}", how_to_make(JWT_SECRET, 48));
@@ -86,8 +86,13 @@ pub(super) fn checked(settings: &Settings) -> anyhow::Result<Config> {
     }
     config.check().map_err(placed)?;
     settings.check_folders().map_err(placed)?;
-    Log::check(&settings.options.log).map_err(|error| anyhow::Error::msg(settings.place(&error)))?;
+    Log::check(&settings.options.log).map_err(placed)?;
     Ok(config)
+}
+
+/// What cannot be, and where it stands.
+pub(super) fn placed(settings: &Settings, error: &ConfigError) -> anyhow::Error {
+    anyhow::Error::msg(settings.place(error))
 }
 
 /// How a secret is made that is missing.

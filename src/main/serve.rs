@@ -16,7 +16,7 @@ use wsgate::dev::Dev;
 use wsgate::trace::Tracer;
 use wsgate::{Config, Gateway, Limits, Listeners, Live, Reloaded, Reread, Secret, Stopped};
 
-use super::config::{API_KEY, JWT_SECRET, given, settings as settings_of};
+use super::config::{API_KEY, JWT_SECRET, given, placed, settings as settings_of};
 use super::log::{self, Log};
 use super::{println, sockets};
 
@@ -98,7 +98,7 @@ fn reread(matches: ArgMatches, settings: Settings, live: Live, log: Log) -> Rere
             let settings = settings_of(&matches)?;
             let config = super::config::checked(&settings)?;
             warn_of(&settings, &config);
-            live.apply(config).map_err(|error| anyhow::Error::msg(settings.place(&error)))?;
+            live.apply(config).map_err(|error| placed(&settings, &error))?;
             log.set(&settings.options.log)?;
             anyhow::Ok(settings)
         };
