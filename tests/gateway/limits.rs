@@ -308,13 +308,19 @@ async fn a_room_takes_so_many_where_no_rule_says_otherwise() {
     carol.hears_nothing().await;
 }
 
-#[tokio::test]
-async fn without_descriptors_it_serves_on_whom_it_has_and_accepts_again_when_it_can() {
+/// The program with a limit of open files, in the words of `ulimit`.
+async fn start_with_files(limit: &str) -> Running {
     let mut command = Command::new("sh");
-    command.args(["-c", "ulimit -n 40; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_wsgate"), "serve"]).args(ANYWHERE);
+    let script = format!("ulimit {limit}; exec \"$@\"");
+    command.args(["-c", &script, "sh", env!("CARGO_BIN_EXE_wsgate"), "serve"]).args(ANYWHERE);
     command.env_clear().env("WSGATE_JWT_SECRET", JWT_SECRET).env("WSGATE_API_KEY", API_KEY);
     command.env("WSGATE_LOG_FORMAT", "text").kill_on_drop(true);
-    let running = Running::start(command).await;
+    Running::start(command).await
+}
+
+#[tokio::test]
+async fn without_descriptors_it_serves_on_whom_it_has_and_accepts_again_when_it_can() {
+    let running = start_with_files("-n 40").await;
     let mut minting = crate::support::program::wsgate(&["token", "--sub", "alice", "--grant", "*=join"]);
     minting.env("WSGATE_JWT_SECRET", JWT_SECRET);
     let token = crate::support::program::output(minting).await.1.trim().to_owned();
@@ -345,11 +351,7 @@ async fn without_descriptors_it_serves_on_whom_it_has_and_accepts_again_when_it_
 
 #[tokio::test]
 async fn it_lets_itself_have_as_many_files_open_as_it_may() {
-    let mut command = Command::new("sh");
-    command.args(["-c", "ulimit -Sn 50; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_wsgate"), "serve"]).args(ANYWHERE);
-    command.env_clear().env("WSGATE_JWT_SECRET", JWT_SECRET).env("WSGATE_API_KEY", API_KEY);
-    command.env("WSGATE_LOG_FORMAT", "text").kill_on_drop(true);
-    let running = Running::start(command).await;
+    let running = start_with_files("-Sn 50").await;
     let limits = std::fs::read_to_string(format!("/proc/{}/limits", running.child.id().unwrap())).unwrap();
     let files = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
     let [soft, hard] = files.split_whitespace().take(2).collect::<Vec<_>>()[..] else { panic!("{files}") };
